@@ -1,0 +1,42 @@
+import type { Queryable } from '../database.ts';
+
+/** Whose stacks reach an agent that does not say so itself. */
+export type Acceptance = 'all' | 'registered';
+
+/** What an agent should have of one stack. */
+export interface AssignedRow {
+  readonly agent_id: string;
+  readonly stack_id: string;
+  readonly stack_name: string;
+  /** Released generation (int8 as text). */
+  readonly generation: string;
+  readonly deployment_object_id: string;
+  readonly manifest_digest: Buffer;
+  readonly options_digest: Buffer;
+}
+
+/**
+ * The effective target state in one statement: union of direct assignment, labels and annotations; consent where it is
+ * asked for; ACTIVE agents only; the released generation of stacks that have content. Narrowed to the agents and stacks
+ * given (undefined: all).
+ */
+export async function listAssigned(
+  tx: Queryable,
+  { agentIds, stackIds, acceptance }: { readonly agentIds?: readonly string[] | undefined; readonly stackIds?: readonly string[] | undefined; readonly acceptance: Acceptance },
+): Promise<AssignedRow[]> {
+  return await tx.query<AssignedRow>(
+    `select m.agent_id, m.stack_id, s.name as stack_name, g.generation, g.deployment_object_id, d.manifest_digest, g.options_digest
+     from (
+       select distinct agent_id, stack_id from targeting
+       where ($1::uuid[] is null or agent_id = any($1)) and ($2::uuid[] is null or stack_id = any($2))
+     ) m
+     join agent a on a.id = m.agent_id and a.deleted_at is null and a.status = 'ACTIVE'
+     join stack s on s.id = m.stack_id and s.deleted_at is null
+     left join release r on r.agent_id = m.agent_id and r.stack_id = m.stack_id
+     join stack_generation g on g.stack_id = s.id and g.generation = coalesce(r.generation, s.generation)
+     join deployment_object d on d.id = g.deployment_object_id
+     where coalesce(a.acceptance, $3) = 'all'
+        or exists (select from agent_generator_registration c where c.agent_id = m.agent_id and c.generator_id = s.generator_id)`,
+    [agentIds ?? null, stackIds ?? null, acceptance],
+  );
+}

@@ -1,0 +1,7 @@
+// reports: lint/suspicious/noConsole
+// @ts-nocheck: never compiled, only linted
+
+/** Bypasses the log. */
+export function say(): void {
+  console.log('hello');
+}

@@ -1,0 +1,23 @@
+import { pino, type Logger as PinoLogger } from 'pino';
+
+/** JSON lines on stdout: a constant message, variables in fields. Levels: error = a person must act. */
+export type Logger = PinoLogger;
+
+/** Settings of the log of a process. */
+export interface LogConfig {
+  readonly level: 'fatal' | 'error' | 'warn' | 'info' | 'debug' | 'trace';
+}
+
+const REDACTED_PATHS = ['pak', '*.pak', 'authorization', '*.authorization', 'headers.authorization', 'password', '*.password'];
+
+/** The logger of a process; `name` is the component. Keys and passwords passed as fields are censored. */
+export function createLog(name: string, config: LogConfig): Logger {
+  return pino({
+    name,
+    level: config.level,
+    base: { component: name },
+    timestamp: pino.stdTimeFunctions.isoTime,
+    formatters: { level: (label) => ({ level: label }) },
+    redact: { paths: REDACTED_PATHS, censor: '[redacted]' },
+  });
+}
