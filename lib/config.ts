@@ -70,7 +70,7 @@ export function defineConfig<const S extends Settings>(
 }
 
 /** The variable of a setting: `broker.data_dir` → `BROKKR__BROKER__DATA_DIR`. */
-export function environmentName(key: string): string {
+function environmentName(key: string): string {
   return `BROKKR__${key.toUpperCase().replaceAll('.', '__')}`;
 }
 

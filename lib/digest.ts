@@ -51,7 +51,8 @@ export function uuidBytes(uuid: string): Uint8Array {
  */
 export class RootDigest {
   readonly #entries = new Map<string, Uint8Array>();
-  readonly #byBucket: Set<string>[] = Array.from({ length: BUCKETS }, () => new Set());
+  /** Only buckets in use: a broker holds one of these for every agent. */
+  readonly #byBucket = new Map<number, Set<string>>();
   readonly #digests = new Uint8Array(BUCKETS * DIGEST_BYTES);
   #root: Uint8Array | undefined;
 
@@ -66,10 +67,12 @@ export class RootDigest {
       if (digest.length !== DIGEST_BYTES) throw new RangeError('digest is not 32 bytes');
       this.#toggle(bucket, digest);
       this.#entries.set(id, Uint8Array.from(digest));
-      this.#byBucket[bucket]?.add(id);
+      const members = this.#byBucket.get(bucket);
+      if (members) members.add(id);
+      else this.#byBucket.set(bucket, new Set([id]));
     } else {
       this.#entries.delete(id);
-      this.#byBucket[bucket]?.delete(id);
+      this.#byBucket.get(bucket)?.delete(id);
     }
     this.#root = undefined;
   }
@@ -98,7 +101,7 @@ export class RootDigest {
   /** The entries of one bucket, in no particular order. */
   entries(bucket: number): { readonly stackId: string; readonly digest: Uint8Array }[] {
     const result = [];
-    for (const stackId of this.#byBucket[bucket] ?? []) {
+    for (const stackId of this.#byBucket.get(bucket) ?? []) {
       const digest = this.#entries.get(stackId);
       if (digest) result.push({ stackId, digest });
     }

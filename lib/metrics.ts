@@ -23,7 +23,7 @@ export interface Metrics {
 }
 
 /** Seconds; from the original's request histogram. */
-export const LATENCY_BUCKETS: readonly number[] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
+const LATENCY_BUCKETS: readonly number[] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
 
 /** A fresh registry; with `processMetrics` also memory, CPU, event loop and garbage collection of the process. */
 export function createMetrics({ processMetrics }: { readonly processMetrics: boolean }): Metrics {

@@ -53,7 +53,7 @@ export interface Pipeline {
 /** What the pipeline needs. `committed` is called after a commit that wrote change-log rows. */
 export interface PipelineDeps {
   readonly db: Database;
-  readonly committed: () => void;
+  readonly committed: (changes: readonly Change[]) => void;
 }
 
 /** Longest `Idempotency-Key`. */
@@ -87,10 +87,10 @@ async function runCommand<I extends DescMessage, O extends DescMessage>(
   const principal = principalOf(ctx);
   const dryRun = (request as { dryRun?: boolean }).dryRun === true;
   const idempotency = dryRun ? undefined : idempotencyOf(ctx, principal, method, request);
-  let changed = false;
+  let committedChanges: readonly Change[] = [];
   try {
     const answer = await db.transaction(async (tx) => {
-      changed = false;
+      committedChanges = [];
       if (idempotency) {
         const known = await recallAnswer(tx, idempotency);
         if (known) return replay(method, known, ctx);
@@ -103,10 +103,10 @@ async function runCommand<I extends DescMessage, O extends DescMessage>(
       if (idempotency) await rememberAnswer(tx, idempotency, toBinary(method.output, withoutSecrets(method.output, message)));
       if (dryRun) throw new DryRun(message);
       await insertChanges(tx, changes);
-      changed = changes.length > 0;
+      committedChanges = changes;
       return message;
     });
-    if (changed) committed();
+    if (committedChanges.length > 0) committed(committedChanges);
     return answer;
   } catch (error) {
     if (error instanceof DryRun) return error.message_ as MessageShape<O>;

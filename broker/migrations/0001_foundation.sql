@@ -164,7 +164,6 @@ create table deployment_object (
   deleted_at timestamptz,
   constraint deployment_object_revision_key unique (stack_id, revision)
 );
-alter table deployment_object alter column yaml_content set compression lz4;
 alter table stack add constraint stack_head_fkey foreign key (deployment_object_id) references deployment_object deferrable initially deferred;
 
 create function deployment_object_is_immutable() returns trigger language plpgsql as $$
@@ -315,6 +314,7 @@ create index agent_event_id on agent_event (id);
 create index agent_event_agent on agent_event (agent_id, created_at desc);
 create index agent_event_stack on agent_event (stack_id, created_at desc);
 create index agent_event_object on agent_event (deployment_object_id);
+create index agent_event_attempt on agent_event (attempt_id);
 create table agent_event_default partition of agent_event default;
 
 create table deployment_health (

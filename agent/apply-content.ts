@@ -1,0 +1,222 @@
+import { isOpaque, keyString, type ManifestEntry, objectLabel } from '#lib/object.ts';
+import type { PreparedObject, PrepareResult, Scope } from '#lib/yaml-prepare.ts';
+import type { SchemaFile } from '#lib/schema-check.ts';
+import { hasErrors } from '#lib/yaml-problems.ts';
+import type { ObjectStatus } from '#proto/brokkr/v1/content_pb.js';
+import type { Engine } from './apply-engine.ts';
+import { objectStatus, problemStatus, problemText } from './apply-report.ts';
+import type { Inventory } from './inventory.ts';
+import { apiVersion, type Resource } from './kube/resource.ts';
+import { isApplied, type Plan, type PlannedObject, planOf, resolveNamespace, shortDigest } from './plan.ts';
+import type { StackTarget } from './target.ts';
+
+/** A kind the server has to know before a stack can be applied. */
+export interface WantedKind {
+  readonly group: string;
+  readonly version: string;
+  readonly kind: string;
+}
+
+/**
+ * What came of preparing a stack. A refusal concerns the whole generation, nothing of it is applied: `kinds` are not served, which
+ * may change; `invalid` content stays so.
+ */
+export type Prepared =
+  | { readonly kind: 'ready'; readonly plan: Plan }
+  | {
+      readonly kind: 'refused';
+      readonly reason: 'kinds' | 'invalid';
+      readonly message: string;
+      readonly objects: readonly ObjectStatus[];
+      readonly missing: readonly WantedKind[];
+    };
+
+const DEFINITION = 'CustomResourceDefinition';
+
+/** Kinds of a stack as discovery answers them, by `group/version/kind`. */
+interface Kinds {
+  readonly found: ReadonlyMap<string, Resource>;
+  readonly absent: readonly (WantedKind & { readonly why: string })[];
+}
+
+/**
+ * Finds out what is to be done for a target: asks discovery, fetches the documents of what changed (and of `suspects`, keys to be
+ * applied again though they did not), verifies, parses, validates and stamps them in the pool. Writes nothing. Rejects with a
+ * `ContentUnavailableError`, or when the server cannot be asked.
+ */
+export async function prepareStack(
+  engine: Engine,
+  target: StackTarget,
+  inventory: Inventory,
+  suspects: ReadonlySet<string>,
+  signal: AbortSignal,
+): Promise<Prepared> {
+  if (isOpaque(target.manifest)) return prepareOpaque(engine, target, target.manifest.opaqueSourceDigest, inventory, suspects, signal);
+  const { manifest } = target;
+  const kinds = await lookUp(engine, manifest, signal);
+  const definitions = kinds.absent.length === 0 ? [] : manifest.filter(({ kind }) => kind === DEFINITION);
+  const wanted = new Set<string>();
+  const needed: ManifestEntry[] = [];
+  for (const entry of manifest) {
+    const resource = kinds.found.get(kindKey(entry));
+    if (!resource) continue;
+    const resolved = resolveNamespace(entry, resource.namespaced, engine.defaultNamespace);
+    const key = keyString(resolved);
+    wanted.add(key);
+    const held = inventory.entries.get(key);
+    if (suspects.has(key) || !isApplied({ version: entry.version, digest: entry.objectDigest }, held)) needed.push(entry);
+  }
+  if (kinds.absent.length > 0) {
+    const unexplained = kinds.absent.filter(({ group }) => !definitions.some(({ name }) => name.endsWith(`.${group}`)));
+    if (unexplained.length > 0) return unknownKinds(manifest, unexplained);
+    const missing = new Set(kinds.absent.map(kindKey));
+    for (const entry of manifest) if (missing.has(kindKey(entry))) needed.push(entry);
+    for (const entry of definitions) if (!needed.includes(entry)) needed.push(entry);
+  }
+  if (needed.length === 0) return { kind: 'ready', plan: planOf(wanted, [], inventory.entries, suspects) };
+  const result = await prepareEntries(engine, target, needed, kinds, inventory, signal);
+  return finish(result, kinds, wanted, inventory, suspects, false);
+}
+
+async function prepareEntries(
+  engine: Engine,
+  target: StackTarget,
+  entries: readonly ManifestEntry[],
+  kinds: Kinds,
+  inventory: Inventory,
+  signal: AbortSignal,
+): Promise<PrepareResult> {
+  const digests = [...new Set(entries.map(({ sourceDigest }) => sourceDigest))];
+  const [texts, schemas] = await Promise.all([
+    engine.content.documents(target.stackId, target.generation, digests, signal),
+    loadSchemas(engine, entries, signal),
+  ]);
+  const documents = digests.flatMap((sourceDigest) => {
+    const text = texts.get(sourceDigest);
+    return text === undefined ? [] : [{ sourceDigest, text }];
+  });
+  const scopes: Record<string, Scope> = {};
+  for (const { group, kind, namespaced } of kinds.found.values()) scopes[`${group}/${kind}`] = namespaced ? 'Namespaced' : 'Cluster';
+  return await engine.yaml.prepare({ ...common(engine, target, inventory), documents, entries, scopes, schemas }, signal);
+}
+
+async function prepareOpaque(
+  engine: Engine,
+  target: StackTarget,
+  digest: string,
+  inventory: Inventory,
+  suspects: ReadonlySet<string>,
+  signal: AbortSignal,
+): Promise<Prepared> {
+  const texts = await engine.content.documents(target.stackId, target.generation, [digest], signal);
+  const scopes: Record<string, Scope> = {};
+  const { resources } = await engine.kube.resources.all(signal);
+  for (const { group, kind, namespaced } of resources) scopes[`${group}/${kind}`] = namespaced ? 'Namespaced' : 'Cluster';
+  const input = {
+    ...common(engine, target, inventory),
+    documents: [{ sourceDigest: digest, text: texts.get(digest) ?? '' }],
+    entries: undefined,
+    scopes,
+  };
+  // Which schemas are needed is known once the text is read: parse first, then once more with them.
+  const parsed = await engine.yaml.prepare(input, signal);
+  const keys = parsed.objects.map(({ key }) => key);
+  const kinds = await lookUp(engine, keys, signal);
+  const schemas = hasErrors(parsed.problems) ? {} : await loadSchemas(engine, keys, signal);
+  const result = Object.keys(schemas).length === 0 ? parsed : await engine.yaml.prepare({ ...input, schemas }, signal);
+  return finish(result, kinds, new Set(), inventory, suspects, true);
+}
+
+function common(engine: Engine, target: StackTarget, { identity }: Inventory) {
+  return {
+    salt: target.salt,
+    defaultNamespace: engine.defaultNamespace,
+    stamp: { labels: identity.labels, annotations: identity.annotations },
+  };
+}
+
+function finish(
+  { objects, problems }: PrepareResult,
+  kinds: Kinds,
+  wanted: Set<string>,
+  inventory: Inventory,
+  suspects: ReadonlySet<string>,
+  positions: boolean,
+): Prepared {
+  const errors = problems.filter(({ severity }) => severity === 'error');
+  if (errors.length > 0) {
+    const more = errors.length > 1 ? ` (and ${errors.length - 1} more)` : '';
+    const message = `${errors[0] ? problemText(errors[0], positions) : ''}${more}`;
+    return { kind: 'refused', reason: 'invalid', message, objects: errors.map((e) => problemStatus(e, positions)), missing: [] };
+  }
+  const homeless = new Set(objects.filter(({ scope }) => scope === undefined).map(({ key }) => kindKey(key)));
+  if (homeless.size > 0) {
+    const absent = kinds.absent.filter((kind) => homeless.has(kindKey(kind)));
+    return unknownKinds(objects.map(({ key }) => key), absent);
+  }
+  for (const { key } of objects) wanted.add(keyString(key));
+  const planned = objects.map((object) => toPlanned(object, kinds));
+  return { kind: 'ready', plan: planOf(wanted, planned, inventory.entries, suspects) };
+}
+
+function toPlanned({ key, scope, digest, wave, json }: PreparedObject, kinds: Kinds): PlannedObject {
+  const resource = kinds.found.get(kindKey(key));
+  return { ...key, resource, namespaced: scope === 'Namespaced', digest: shortDigest(digest), wave, json };
+}
+
+function unknownKinds(keys: readonly (WantedKind & { namespace: string; name: string })[], absent: Kinds['absent']): Prepared {
+  const why = new Map(absent.map((kind) => [kindKey(kind), kind.why]));
+  const objects: ObjectStatus[] = [];
+  let first = '';
+  for (const key of keys) {
+    const reason = why.get(kindKey(key));
+    if (reason === undefined) continue;
+    if (first === '') first = objectLabel(key);
+    objects.push(objectStatus(key, 'rejected', 'unknown_kind', reason));
+  }
+  const names = absent.map(({ why: reason }) => reason).join('; ');
+  const message = `${names} (${first}${objects.length > 1 ? ` and ${objects.length - 1} more` : ''}); nothing was applied`;
+  return { kind: 'refused', reason: 'kinds', message, objects, missing: absent };
+}
+
+async function lookUp(engine: Engine, keys: Iterable<WantedKind>, signal: AbortSignal): Promise<Kinds> {
+  const found = new Map<string, Resource>();
+  const absent: (WantedKind & { readonly why: string })[] = [];
+  const seen = new Set<string>();
+  for (const { group, version, kind } of keys) {
+    const key = kindKey({ group, version, kind });
+    if (seen.has(key)) continue;
+    seen.add(key);
+    const mapping = await engine.kube.resources.resourceFor(group, version, kind, signal);
+    if (mapping.kind === 'found') found.set(key, mapping.resource);
+    else if (mapping.kind === 'unknown') absent.push({ group, version, kind, why: mapping.reason });
+    else absent.push({ group, version, kind, why: `the cluster does not know the kind ${apiVersion({ group, version })} ${kind}` });
+  }
+  return { found, absent };
+}
+
+/** The server's schemas of the group-versions in use. What cannot be had is not checked here; the server does it again. */
+async function loadSchemas(
+  engine: Engine,
+  keys: readonly WantedKind[],
+  signal: AbortSignal,
+): Promise<Record<string, SchemaFile>> {
+  const versions = new Map(keys.map(({ group, version }) => [apiVersion({ group, version }), { group, version }]));
+  const files: Record<string, SchemaFile> = {};
+  await Promise.all(
+    [...versions].map(async ([name, { group, version }]) => {
+      try {
+        const file = await engine.kube.openapi.document(group, version, signal);
+        if (file) files[name] = file;
+      } catch (error) {
+        if (signal.aborted) throw error;
+        engine.log.debug({ apiVersion: name, error }, 'no schema to check against');
+      }
+    }),
+  );
+  return files;
+}
+
+function kindKey({ group, version, kind }: WantedKind): string {
+  return `${group}/${version}/${kind}`;
+}

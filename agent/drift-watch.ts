@@ -1,0 +1,161 @@
+import type { Logger } from '#lib/log.ts';
+import { keyString } from '#lib/object.ts';
+import type { Task } from '#lib/run.ts';
+import { aborted, Wakeup } from '#lib/signal.ts';
+import { STACK_LABEL } from './apply-identity.ts';
+import type { InventoryEntry } from './inventory-codec.ts';
+import { classify } from './kube/errors.ts';
+import type { Kube } from './kube/kube.ts';
+import type { KubeObject } from './kube/objects.ts';
+import type { ReflectorEvent } from './kube/reflector.ts';
+import { hasReadiness } from './readiness.ts';
+
+/** Takes what is seen of the objects of all stacks. Keys are those of the inventory (`keyString`). */
+export interface WatchObserver {
+  /** An object with our label appeared or changed. Whole for kinds with readiness rules, else metadata only. */
+  seen(kind: WatchedKind, key: string, object: KubeObject): void;
+  /** An object was deleted or lost the label. */
+  left(key: string): void;
+  /** Every object of a kind (in a namespace, when one is given) was told; what is not among `keys` is not there. */
+  listed(kind: WatchedKind, namespace: string | undefined, keys: ReadonlySet<string>): void;
+}
+
+/** A kind in use. */
+export type WatchedKind = Pick<InventoryEntry, 'group' | 'version' | 'kind' | 'plural' | 'namespaced'>;
+
+interface Use {
+  readonly kind: WatchedKind;
+  readonly namespaces: Set<string>;
+}
+
+/** Kinds watched at most; those beyond are not (APPLY §5.13). */
+const MAX_KINDS = 200;
+
+/**
+ * Watches the kinds that stacks have objects of, one watch a kind for the whole agent: in the whole cluster, or, where the agent may not,
+ * in each namespace in use. Drift and health both live from it.
+ */
+export class ObjectWatch implements Task {
+  readonly name = 'object watch';
+  readonly #kube: Kube;
+  readonly #log: Logger;
+  readonly #observer: WatchObserver;
+  readonly #uses = new Map<string, Map<string, Use>>();
+  /** By kind and namespace (empty for the whole cluster). */
+  readonly #running = new Map<string, { readonly stop: AbortController; readonly done: Promise<void> }>();
+  /** Kinds the agent may not watch cluster-wide. */
+  readonly #confined = new Set<string>();
+  readonly #wakeup = new Wakeup();
+
+  constructor({ kube, log }: { readonly kube: Kube; readonly log: Logger }, observer: WatchObserver) {
+    this.#kube = kube;
+    this.#log = log;
+    this.#observer = observer;
+  }
+
+  /** Says which objects a stack has; none at all when it is gone. */
+  use(stackId: string, entries: Iterable<InventoryEntry>): void {
+    const kinds = new Map<string, Use>();
+    for (const { group, version, kind, plural, namespaced, namespace } of entries) {
+      const key = `${group}/${kind}`;
+      const use = kinds.get(key) ?? { kind: { group, version, kind, plural, namespaced }, namespaces: new Set() };
+      use.namespaces.add(namespace);
+      kinds.set(key, use);
+    }
+    if (kinds.size > 0) this.#uses.set(stackId, kinds);
+    else this.#uses.delete(stackId);
+    this.#wakeup.wake();
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    try {
+      for (;;) {
+        this.#adjust(signal);
+        await this.#wakeup.wait(signal);
+      }
+    } catch (error) {
+      if (!signal.aborted) throw error;
+    } finally {
+      for (const { stop } of this.#running.values()) stop.abort(signal.reason);
+      await Promise.all([...this.#running.values()].map(({ done }) => done));
+      this.#running.clear();
+    }
+  }
+
+  /** Starts and ends watches as the kinds in use say. */
+  #adjust(signal: AbortSignal): void {
+    const wanted = new Map<string, { readonly kind: WatchedKind; readonly namespace: string | undefined }>();
+    for (const kinds of this.#uses.values()) {
+      for (const [key, { kind, namespaces }] of kinds) {
+        if (kind.namespaced && this.#confined.has(key)) {
+          for (const namespace of namespaces) wanted.set(`${key}/${namespace}`, { kind, namespace });
+        } else wanted.set(`${key}/`, { kind, namespace: undefined });
+      }
+    }
+    for (const [key, { stop }] of this.#running) {
+      if (wanted.has(key)) continue;
+      stop.abort(new Error('no longer watched'));
+      this.#running.delete(key);
+    }
+    for (const [key, { kind, namespace }] of wanted) {
+      if (this.#running.has(key)) continue;
+      if (this.#running.size >= MAX_KINDS) {
+        this.#log.warn({ limit: MAX_KINDS, kind: kind.kind }, 'too many kinds to watch');
+        break;
+      }
+      const stop = new AbortController();
+      const done = this.#watch(kind, namespace, AbortSignal.any([signal, stop.signal]));
+      this.#running.set(key, { stop, done });
+    }
+  }
+
+  async #watch(kind: WatchedKind, namespace: string | undefined, signal: AbortSignal): Promise<void> {
+    const present = new Set<string>();
+    const reflector = this.#kube.reflector({
+      resource: { ...kind, verbs: [] },
+      namespace,
+      labelSelector: STACK_LABEL,
+      content: hasReadiness(kind.group, kind.kind) ? 'full' : 'metadata',
+      onEvent: (event) => this.#tell(kind, namespace, present, event),
+    });
+    try {
+      await reflector.run(signal);
+    } catch (error) {
+      if (signal.aborted) return;
+      this.#log.error({ kind: kind.kind, error }, 'watch failed');
+      await aborted(signal);
+    }
+  }
+
+  #tell(kind: WatchedKind, namespace: string | undefined, present: Set<string>, event: ReflectorEvent): void {
+    switch (event.kind) {
+      case 'changed': {
+        const key = keyOf(kind, event.object.metadata);
+        present.add(key);
+        this.#observer.seen(kind, key, event.object);
+        return;
+      }
+      case 'left': {
+        const key = keyOf(kind, event.identity);
+        present.delete(key);
+        this.#observer.left(key);
+        return;
+      }
+      case 'synced':
+        this.#observer.listed(kind, namespace, present);
+        return;
+      case 'degraded':
+        if (namespace === undefined && kind.namespaced && classify(event.error) === 'permission') {
+          this.#confined.add(`${kind.group}/${kind.kind}`);
+          this.#wakeup.wake();
+        } else this.#log.warn({ kind: kind.kind, namespace, error: event.error }, 'objects cannot be watched');
+        return;
+      case 'recovered':
+        return;
+    }
+  }
+}
+
+function keyOf({ group, kind }: WatchedKind, { namespace, name }: { readonly namespace?: string | undefined; readonly name: string }): string {
+  return keyString({ group, kind, namespace: namespace ?? '', name });
+}

@@ -1,0 +1,65 @@
+import { create } from '@bufbuild/protobuf';
+import type { Clock } from '#lib/clock.ts';
+import type { Task } from '#lib/run.ts';
+import { type AgentFacts, AgentFactsSchema } from '#proto/brokkr/v1/sync_pb.js';
+import type { Kube } from './kube/kube.ts';
+
+/** Time between two looks at the API server. */
+const LOOK_MS = 15_000;
+
+/** Facts that do not change while the process runs. */
+export interface FactsOptions {
+  readonly clusterWide: boolean;
+  /** Names and other particulars, as key and value. */
+  readonly capabilities: Readonly<Record<string, string>>;
+}
+
+/** Keeps an eye on the API server, so that a heartbeat never waits for it. */
+export class ClusterFacts implements Task {
+  readonly name = 'cluster-facts';
+  readonly #deps: { readonly kube: Kube; readonly clock: Clock };
+  readonly #options: FactsOptions;
+  #version = '';
+  #seen: { readonly reachable: boolean; readonly latencyMs: number } | undefined;
+
+  constructor(deps: { readonly kube: Kube; readonly clock: Clock }, options: FactsOptions) {
+    this.#deps = deps;
+    this.#options = options;
+  }
+
+  /** The last look; undefined before the first. */
+  get seen(): { readonly reachable: boolean; readonly latencyMs: number } | undefined {
+    return this.#seen;
+  }
+
+  /** For Hello. */
+  facts(): AgentFacts {
+    const { clusterWide, capabilities } = this.#options;
+    return create(AgentFactsSchema, { kubernetesVersion: this.#version, clusterWide, capabilities: { ...capabilities } });
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    try {
+      for (;;) {
+        await this.look(signal);
+        await this.#deps.clock.sleep(LOOK_MS, signal);
+      }
+    } catch (error) {
+      if (!signal.aborted) throw error;
+    }
+  }
+
+  /** Looks once. Rejects only when `signal` aborts. */
+  async look(signal: AbortSignal): Promise<void> {
+    const { kube, clock } = this.#deps;
+    const started = clock.monotonic();
+    const reachable = await kube.ready(signal);
+    this.#seen = { reachable, latencyMs: clock.monotonic() - started };
+    if (!reachable || this.#version !== '') return;
+    try {
+      this.#version = await kube.version(signal);
+    } catch {
+      signal.throwIfAborted(); // the version is a nicety: next time
+    }
+  }
+}

@@ -1,0 +1,206 @@
+import { create } from '@bufbuild/protobuf';
+import { gunzipSync, gzipSync } from 'node:zlib';
+import { type ObjectKey, compareUtf8, keyString } from '#lib/object.ts';
+import type { DeletionPolicy } from '#proto/brokkr/v1/content_pb.js';
+import { type Revision, RevisionSchema } from '#proto/brokkr/v1/sync_pb.js';
+import type { HeldStack } from './target.ts';
+
+/** What tells whether somebody else touched what we applied. */
+export interface Fingerprint {
+  /** Resource version after our last write. */
+  readonly resourceVersion: string;
+  /** 0 for kinds without one. */
+  readonly generation: number;
+  /** Time of our entry in `managedFields`. */
+  readonly time: string;
+  /** Digest of the fields we own. */
+  readonly fields: string;
+}
+
+/**
+ * State of an object in the inventory. `pending`: a write may have happened; `applied`: as the digest says; `kept`: should go but
+ * a guard keeps it.
+ */
+export type EntryState = 'pending' | 'applied' | 'kept';
+
+/** One object a stack has, or may have, in the cluster. */
+export interface InventoryEntry extends ObjectKey {
+  /** Path segment of the kind, for when discovery no longer knows it. */
+  readonly plural: string;
+  readonly namespaced: boolean;
+  /** Empty until a write was confirmed. */
+  readonly uid: string;
+  /** Salted digest of what was applied, the first 32 hex digits; empty when that is not certain. */
+  readonly digest: string;
+  readonly wave: number;
+  readonly state: EntryState;
+  /** What the object's prune annotation said when we applied it. */
+  readonly prune: '' | 'never' | 'orphan';
+  readonly print: Fingerprint | undefined;
+}
+
+/** An attempt whose outcome is not reported yet. */
+export interface OpenAttempt {
+  readonly id: string;
+  readonly generation: bigint;
+  readonly type: 'APPLY' | 'PRUNE' | 'DRIFT';
+  readonly deploymentObjectId: string;
+}
+
+/** The inventory head: what the agent holds of a stack. */
+export interface Head extends HeldStack {
+  readonly attempt: OpenAttempt | undefined;
+  /** Number of shards; 1 means that the entries are in the head itself. */
+  readonly shards: number;
+}
+
+/** Digits of an object digest kept in the inventory. */
+export const DIGEST_DIGITS = 32;
+
+/** Entries as gzipped JSON lines in base64, in the order of their keys, so that equal entries give equal text. */
+export function encodeEntries(entries: Iterable<InventoryEntry>): string {
+  const lines = [...entries].sort((a, b) => compareUtf8(keyString(a), keyString(b))).map((entry) => JSON.stringify(toLine(entry)));
+  return gzipSync(lines.join('\n'), { level: 1 }).toString('base64');
+}
+
+/** Reads what `encodeEntries` wrote. Throws when it is damaged. */
+export function decodeEntries(text: string): InventoryEntry[] {
+  const lines = gunzipSync(Buffer.from(text, 'base64'), { maxOutputLength: 64 * 1024 * 1024 }).toString('utf8');
+  return lines === '' ? [] : lines.split('\n').map((line) => fromLine(JSON.parse(line) as Line));
+}
+
+/** The head as JSON. */
+export function encodeHead(head: Head): string {
+  const { revision, tombstone, attempt } = head;
+  return JSON.stringify({
+    format: 1,
+    stackId: head.stackId,
+    stackName: head.stackName,
+    received: `${head.receivedGeneration}`,
+    manifest: Buffer.from(head.manifestDigest).toString('hex'),
+    options: Buffer.from(head.optionsDigest).toString('hex'),
+    applied: `${head.appliedGeneration}`,
+    refused: `${head.refusedGeneration}`,
+    deploymentObject: head.deploymentObjectId,
+    incarnation: head.incarnation,
+    shards: head.shards,
+    ...(revision && { revision: [`${revision.xid}`, `${revision.seq}`, `${revision.nonce}`] }),
+    ...(tombstone && { tombstone: { policy: tombstone.policy, generation: `${tombstone.generation}` } }),
+    ...(attempt && { attempt: { ...attempt, generation: `${attempt.generation}` } }),
+  } satisfies HeadJson);
+}
+
+/** Reads what `encodeHead` wrote. Throws when it is damaged or of a later format. */
+export function decodeHead(text: string): Head {
+  const json = JSON.parse(text) as HeadJson;
+  if (json.format !== 1) throw new Error(`inventory format ${json.format} is not known`);
+  const { tombstone, attempt } = json;
+  return {
+    stackId: json.stackId,
+    stackName: json.stackName,
+    receivedGeneration: BigInt(json.received),
+    manifestDigest: Buffer.from(json.manifest, 'hex'),
+    optionsDigest: Buffer.from(json.options, 'hex'),
+    appliedGeneration: BigInt(json.applied),
+    refusedGeneration: BigInt(json.refused),
+    deploymentObjectId: json.deploymentObject,
+    incarnation: json.incarnation,
+    shards: json.shards,
+    revision: json.revision && readRevision(json.revision),
+    attempt: attempt && { ...attempt, generation: BigInt(attempt.generation) },
+    ...(tombstone && { tombstone: { policy: tombstone.policy, generation: BigInt(tombstone.generation) } }),
+  };
+}
+
+/** A head of a stack nothing is held of. */
+export function emptyHead(stackId: string, stackName: string): Head {
+  return {
+    stackId,
+    stackName,
+    receivedGeneration: 0n,
+    manifestDigest: new Uint8Array(),
+    optionsDigest: new Uint8Array(),
+    appliedGeneration: 0n,
+    refusedGeneration: 0n,
+    deploymentObjectId: '',
+    incarnation: '',
+    revision: undefined,
+    attempt: undefined,
+    shards: 1,
+  };
+}
+
+interface HeadJson {
+  readonly format: number;
+  readonly stackId: string;
+  readonly stackName: string;
+  readonly received: string;
+  readonly manifest: string;
+  readonly options: string;
+  readonly applied: string;
+  readonly refused: string;
+  readonly deploymentObject: string;
+  readonly incarnation: string;
+  readonly shards: number;
+  readonly revision?: readonly string[];
+  readonly tombstone?: { readonly policy: DeletionPolicy; readonly generation: string };
+  readonly attempt?: Omit<OpenAttempt, 'generation'> & { readonly generation: string };
+}
+
+/** Short names: there are thousands of lines. */
+interface Line {
+  readonly g?: string;
+  readonly v: string;
+  readonly k: string;
+  readonly r: string;
+  /** Namespace; absent for cluster-scoped kinds. */
+  readonly ns?: string;
+  readonly n: string;
+  readonly u?: string;
+  readonly h?: string;
+  readonly w?: number;
+  readonly s?: EntryState;
+  readonly p?: 'never' | 'orphan';
+  readonly fp?: readonly [string, number, string, string];
+}
+
+function toLine(entry: InventoryEntry): Line {
+  const { print } = entry;
+  return {
+    ...(entry.group !== '' && { g: entry.group }),
+    v: entry.version,
+    k: entry.kind,
+    r: entry.plural,
+    ...(entry.namespaced && { ns: entry.namespace }),
+    n: entry.name,
+    ...(entry.uid !== '' && { u: entry.uid }),
+    ...(entry.digest !== '' && { h: entry.digest }),
+    ...(entry.wave !== 0 && { w: entry.wave }),
+    ...(entry.state !== 'applied' && { s: entry.state }),
+    ...(entry.prune !== '' && { p: entry.prune }),
+    ...(print && { fp: [print.resourceVersion, print.generation, print.time, print.fields] }),
+  };
+}
+
+function fromLine(line: Line): InventoryEntry {
+  const { fp } = line;
+  return {
+    group: line.g ?? '',
+    version: line.v,
+    kind: line.k,
+    plural: line.r,
+    namespaced: line.ns !== undefined,
+    namespace: line.ns ?? '',
+    name: line.n,
+    uid: line.u ?? '',
+    digest: line.h ?? '',
+    wave: line.w ?? 0,
+    state: line.s ?? 'applied',
+    prune: line.p ?? '',
+    print: fp && { resourceVersion: fp[0], generation: fp[1], time: fp[2], fields: fp[3] },
+  };
+}
+
+function readRevision([xid = '0', seq = '0', nonce = '0']: readonly string[]): Revision {
+  return create(RevisionSchema, { xid: BigInt(xid), seq: BigInt(seq), nonce: BigInt(nonce) });
+}

@@ -1,0 +1,61 @@
+import type { ObjectStatus } from '#proto/brokkr/v1/content_pb.js';
+import type { Outcomes } from './apply.ts';
+import type { Outcome } from './apply-object.ts';
+import { objectStatus, statusText } from './apply-report.ts';
+import type { InventoryEntry } from './inventory-codec.ts';
+import type { ErrorClass } from './kube/errors.ts';
+import type { Plan } from './plan.ts';
+import type { Removal } from './prune-run.ts';
+import type { StackTarget } from './target.ts';
+
+/** From the failure that is repeated soonest to the one repeated last. */
+const RETRY_ORDER: readonly ErrorClass[] = [
+  ...(['transient', 'race', 'expired', 'credential', 'transient-slow', 'dependency'] as const),
+  ...(['policy', 'permission', 'denied', 'permanent', 'size'] as const),
+];
+
+/** The class of failure that decides when to try again. */
+export function soonest(failures: readonly { readonly class: ErrorClass }[]): ErrorClass {
+  return RETRY_ORDER.find((kind) => failures.some((failure) => failure.class === kind)) ?? 'transient';
+}
+
+/** Counts of results, for the event. */
+export function count(outcomes: Outcomes, removed: ReadonlyMap<InventoryEntry, Removal>, plan: Plan): Record<string, number> {
+  const counts: Record<string, number> = { created: 0, configured: 0, unchanged: plan.unchanged, deleted: 0, failed: 0 };
+  const add = (name: string) => {
+    counts[name] = (counts[name] ?? 0) + 1;
+  };
+  for (const outcome of outcomes.values()) add(outcome.kind === 'applied' ? outcome.result : 'failed');
+  for (const { kind } of removed.values()) add(kind === 'gone' ? 'deleted' : kind);
+  return counts;
+}
+
+/** Adopted, taken over by force, kept, released: what a reader of the event should know besides failures. */
+export function notable(outcomes: Outcomes, removed: ReadonlyMap<InventoryEntry, Removal>): ObjectStatus[] {
+  const objects: ObjectStatus[] = [];
+  for (const outcome of outcomes.values()) {
+    if (outcome.kind !== 'applied' || (outcome.result !== 'adopted' && outcome.forced.length === 0)) continue;
+    const managers = outcome.forced.length === 0 ? '' : `fields were taken over from ${outcome.forced.join(', ')}`;
+    objects.push(objectStatus(outcome.entry, outcome.result, outcome.forced.length === 0 ? '' : 'forced', managers));
+  }
+  for (const removal of removed.values()) if ('status' in removal) objects.push(removal.status);
+  return objects;
+}
+
+
+
+/** A success in words. */
+export function successText(counts: Readonly<Record<string, number>>, kept: number, held: number, target: StackTarget): string {
+  const parts = Object.entries(counts).filter(([, number]) => number > 0).map(([name, number]) => `${number} ${name}`);
+  if (held > 0) parts.push(`${held} not deleted because deletions are held`);
+  else if (kept > 0 && counts.kept === undefined) parts.push(`${kept} kept`);
+  return `generation ${target.generation}: ${parts.join(', ') || 'nothing to do'}`;
+}
+
+/** Failures in words: the first one, and how many more. */
+export function failureMessage(failures: readonly Extract<Outcome, { kind: 'failed' }>[], unsent: number): string {
+  const [first] = failures;
+  const more = failures.length > 1 ? ` (and ${failures.length - 1} more)` : '';
+  const rest = unsent > 0 ? `${first ? '; ' : ''}${unsent} objects were not sent because the API server does not answer` : '';
+  return `${first ? statusText(first.status) : ''}${more}${rest}`;
+}

@@ -1,0 +1,278 @@
+import { errorText } from '#lib/errors.ts';
+import { keyString } from '#lib/object.ts';
+import { type ObjectStatus, Phase } from '#proto/brokkr/v1/content_pb.js';
+import { type Outcomes, applyAll, preflight } from './apply.ts';
+import { type Prepared, prepareStack, type WantedKind } from './apply-content.ts';
+import type { Engine } from './apply-engine.ts';
+import type { ApplyRun, Outcome } from './apply-object.ts';
+import { fingerprint } from './drift.ts';
+import type { Inventory } from './inventory.ts';
+import type { InventoryEntry } from './inventory-codec.ts';
+import { classify, type ErrorClass } from './kube/errors.ts';
+import type { ObjectMeta } from './kube/objects.ts';
+import type { Plan, PlannedObject } from './plan.ts';
+import { pruneAll, type Removal } from './prune-run.ts';
+import { type Attempt, beginAttempt, endAttempt, openAttempt } from './reconcile-attempt.ts';
+import { count, failureMessage, notable, soonest, successText } from './reconcile-outcome.ts';
+import type { StackTarget } from './target.ts';
+
+/** How a sync ended. */
+export type SyncEnd =
+  /** As the target says. `keptRetry`: something that should go could not be removed yet. */
+  | { readonly kind: 'applied'; readonly keptRetry: boolean; readonly kept: readonly ObjectStatus[]; readonly corrected: readonly string[] }
+  /** Nothing was written: kinds are missing or the content is invalid. */
+  | { readonly kind: 'refused'; readonly message: string; readonly objects: readonly ObjectStatus[]; readonly missing: readonly WantedKind[] }
+  /** Something could not be written or read; `class` is that of the failure worth the earliest retry. */
+  | { readonly kind: 'failed'; readonly class: ErrorClass; readonly message: string; readonly objects: readonly ObjectStatus[] }
+  /** The options say that nothing is to be applied. */
+  | { readonly kind: 'paused' }
+  /** Asked to stop at an object border. */
+  | { readonly kind: 'stopped' };
+
+/** What a sync works on. */
+export interface SyncInput {
+  readonly engine: Engine;
+  readonly inventory: Inventory;
+  readonly target: StackTarget;
+  /** Objects to apply again though their content did not change, with what was seen of them; undefined when they are gone. */
+  readonly suspects: ReadonlyMap<string, ObjectMeta | undefined>;
+  readonly stop: AbortSignal;
+  readonly phase: (phase: Phase) => void;
+}
+
+/** Refusals by the dry-run that stop everything; others are told by the apply itself. */
+const REFUSING: ReadonlySet<ErrorClass> = new Set(['permanent', 'denied', 'permission', 'size']);
+
+/**
+ * Brings one stack to its target, once: content, validation, dry-run of updates, intent, apply, prune, event, inventory. Level-triggered:
+ * what the inventory holds as applied is not sent again. Rejects only with the signal's reason or when the inventory cannot be stored.
+ */
+export async function syncStack(input: SyncInput, signal: AbortSignal): Promise<SyncEnd> {
+  const { engine, inventory, target, suspects } = input;
+  const drift = isSettled(inventory, target);
+  const type = drift ? 'DRIFT' : 'APPLY';
+  const attempt = await beginAttempt(engine, inventory, { ...target, type });
+  received(inventory, target);
+  if (target.options.paused) {
+    await inventory.save(signal);
+    return { kind: 'paused' };
+  }
+  let prepared: Prepared;
+  try {
+    prepared = await prepareStack(engine, target, inventory, new Set(suspects.keys()), signal);
+  } catch (error) {
+    signal.throwIfAborted();
+    return fail(input, attempt, classify(error) === 'credential' ? 'credential' : 'transient', errorText(error), signal);
+  }
+  if (prepared.kind === 'refused') return refuse(input, attempt, prepared, signal);
+  const { plan } = prepared;
+  if (plan.wanted.size === 0 && plan.removals.length > 0 && !target.options.allowEmpty) {
+    const message = `the stack is empty and would delete ${plan.removals.length} objects; publish it with allow_empty if that is meant`;
+    return refuse(input, attempt, { message, objects: [], missing: [] }, signal);
+  }
+  input.phase(Phase.VALIDATED);
+  return execute(input, attempt, plan, signal);
+}
+
+async function execute(input: SyncInput, attempt: Attempt, plan: Plan, signal: AbortSignal): Promise<SyncEnd> {
+  const { engine, inventory, target, stop } = input;
+  const fresh = inventory.head.appliedGeneration !== target.generation;
+  const removals = engine.deletionsHeld() ? [] : plan.removals;
+  if (plan.changes.length === 0 && removals.length === 0) {
+    return finish(input, attempt, plan, { outcomes: new Map(), removed: new Map() }, fresh, signal);
+  }
+  const run = applyRun(input);
+  const updates = plan.changes.filter((object) => isUpdate(input, object));
+  const refusals = (await preflight(run, updates, signal)).filter((outcome) => REFUSING.has(outcome.class));
+  if (stop.aborted) return { kind: 'stopped' };
+  if (refusals.length > 0) return refuseDryRun(input, attempt, refusals, signal);
+  await recordIntent(input, attempt, plan, signal);
+  input.phase(Phase.APPLYING);
+  const outcomes = await applyAll(run, plan.changes, signal);
+  const done = { outcomes, removed: new Map<InventoryEntry, Removal>() };
+  if (stop.aborted) return { kind: 'stopped' };
+  const failed = [...outcomes.values()].some(({ kind }) => kind !== 'applied');
+  if (!failed && removals.length > 0) await prune(input, plan, removals, done, signal);
+  if (stop.aborted && done.removed.size < removals.length) return { kind: 'stopped' };
+  return finish(input, attempt, plan, done, fresh, signal);
+}
+
+interface Done {
+  readonly outcomes: Outcomes;
+  readonly removed: Map<InventoryEntry, Removal>;
+}
+
+async function finish(
+  input: SyncInput,
+  attempt: Attempt,
+  plan: Plan,
+  { outcomes, removed }: Done,
+  fresh: boolean,
+  signal: AbortSignal,
+): Promise<SyncEnd> {
+  const { engine, inventory, target } = input;
+  const failures = [...outcomes.values()].filter((outcome) => outcome.kind === 'failed');
+  const unsent = [...outcomes.values()].filter(({ kind }) => kind === 'skipped').length;
+  const kept = [...removed.values()].filter((removal) => removal.kind === 'kept');
+  const held = engine.deletionsHeld() ? plan.removals.length : 0;
+  for (const entry of plan.removals) {
+    const key = keyString(entry);
+    if (inventory.entries.has(key)) inventory.entries.set(key, { ...entry, state: 'kept' });
+  }
+  const counts = count(outcomes, removed, plan);
+  const success = failures.length === 0 && unsent === 0;
+  const objects = [...failures.map(({ status }) => status), ...notable(outcomes, removed)];
+  const message = success ? successText(counts, kept.length, held, target) : failureMessage(failures, unsent);
+  const corrected = [...outcomes].filter(([, o]) => o.kind === 'applied' && o.result !== 'unchanged').map(([key]) => key);
+  const worked = corrected.length > 0 || [...removed.values()].some(({ kind }) => kind !== 'kept');
+  if (fresh || !success || worked) {
+    const eventType = attempt.type === 'DRIFT' && worked && plan.removals.length > 0 && corrected.length === 0 ? 'PRUNE' : attempt.type;
+    await endAttempt(engine, inventory, attempt, { eventType, success, message, objects, counts });
+  }
+  inventory.head = {
+    ...inventory.head,
+    attempt: undefined,
+    ...(success && { appliedGeneration: target.generation }),
+  };
+  await inventory.save(signal);
+  if (success) {
+    const statuses = kept.map(({ status }) => status);
+    return { kind: 'applied', keptRetry: kept.some(({ retry }) => retry), kept: statuses, corrected };
+  }
+  return { kind: 'failed', class: unsent > 0 ? 'transient' : soonest(failures), message, objects };
+}
+
+/** Marks what is about to be written, so that a crash leaks nothing and nothing half-written counts as applied. */
+async function recordIntent(input: SyncInput, attempt: Attempt, plan: Plan, signal: AbortSignal): Promise<void> {
+  const { inventory, suspects } = input;
+  for (const object of plan.changes) {
+    const key = keyString(object);
+    const held = inventory.entries.get(key);
+    if (held && suspects.has(key) && held.digest === object.digest) continue; // the same content again: what is stored stays true
+    inventory.entries.set(key, pendingEntry(object, held));
+  }
+  inventory.head = { ...inventory.head, attempt: openAttempt(attempt) };
+  await inventory.save(signal);
+}
+
+function pendingEntry(object: PlannedObject, held: InventoryEntry | undefined): InventoryEntry {
+  const { group, version, kind, namespace, name, namespaced, wave, resource } = object;
+  const plural = resource?.plural ?? held?.plural ?? '';
+  const last = { uid: held?.uid ?? '', print: held?.print, prune: held?.prune ?? '' } as const;
+  return { ...{ group, version, kind, namespace, name, namespaced, wave }, plural, ...last, digest: '', state: 'pending' };
+}
+
+async function prune(
+  input: SyncInput,
+  plan: Plan,
+  removals: readonly InventoryEntry[],
+  { outcomes, removed }: Done,
+  signal: AbortSignal,
+): Promise<void> {
+  const { engine, inventory, target, stop } = input;
+  const { options } = target;
+  const applied = [...outcomes.values()].flatMap((outcome) => (outcome.kind === 'applied' ? [outcome.entry.uid] : []));
+  const stays = new Set([...plan.wanted].map((key) => inventory.entries.get(key)?.namespace));
+  const guards = {
+    removals,
+    total: inventory.entries.size,
+    approvedDeletes: options.approveDeletes,
+    approved: false,
+    ownNamespace: engine.namespace,
+    appliedUids: new Set(applied),
+    usesNamespace: (namespace: string) => stays.has(namespace) || engine.usesNamespace(namespace, target.stackId),
+  };
+  const onRemoval = (entry: InventoryEntry, removal: Removal) => {
+    removed.set(entry, removal);
+    if (removal.kind !== 'kept') inventory.entries.delete(keyString(entry));
+  };
+  await pruneAll({ engine, identity: inventory.identity, options, guards, mode: 'delete', onRemoval, stop }, signal);
+}
+
+function applyRun({ engine, inventory, target, suspects, stop }: SyncInput): ApplyRun {
+  const before = new Map(inventory.entries);
+  for (const [key, seen] of suspects) {
+    const entry = before.get(key);
+    // Compared with what was seen, so that applying again what nobody changed counts as unchanged.
+    if (entry && seen) before.set(key, { ...entry, uid: seen.uid, print: fingerprint(seen, inventory.identity.fieldManager) });
+  }
+  return {
+    engine,
+    identity: inventory.identity,
+    options: target.options,
+    before,
+    freshGroups: new Set(),
+    onApplied: (entry) => inventory.entries.set(keyString(entry), entry),
+    stop,
+  };
+}
+
+function isUpdate({ inventory, suspects }: SyncInput, object: PlannedObject): boolean {
+  const key = keyString(object);
+  const held = inventory.entries.get(key);
+  return held !== undefined && held.uid !== '' && held.state === 'applied' && !suspects.has(key);
+}
+
+/** Whether the inventory says that this target was applied as a whole. */
+export function isSettled(inventory: Inventory, target: StackTarget): boolean {
+  const { head } = inventory;
+  return head.appliedGeneration === target.generation && head.attempt?.type !== 'APPLY' && sameContent(inventory, target);
+}
+
+function sameContent({ head }: Inventory, { manifestDigest, optionsDigest }: StackTarget): boolean {
+  return Buffer.compare(head.manifestDigest, manifestDigest) === 0 && Buffer.compare(head.optionsDigest, optionsDigest) === 0;
+}
+
+/** The target is received and verified: from here on a reconnect tells the broker so. */
+function received(inventory: Inventory, target: StackTarget): void {
+  const { stackName, manifestDigest, optionsDigest, deploymentObjectId, incarnation, revision } = target;
+  const { tombstone: _, ...head } = inventory.head;
+  const receivedGeneration = target.generation;
+  const same = sameContent(inventory, target);
+  inventory.head = {
+    ...head,
+    // Another history of the broker may give the same number to something else.
+    ...(head.appliedGeneration === target.generation && !same && { appliedGeneration: 0n }),
+    ...{ stackName, receivedGeneration, manifestDigest, optionsDigest, deploymentObjectId, incarnation, revision },
+  };
+}
+
+async function refuse(
+  { engine, inventory, target }: SyncInput,
+  attempt: Attempt,
+  refusal: { readonly message: string; readonly objects: readonly ObjectStatus[]; readonly missing: readonly WantedKind[] },
+  signal: AbortSignal,
+): Promise<SyncEnd> {
+  const { message, objects, missing } = refusal;
+  await endAttempt(engine, inventory, attempt, { eventType: 'VALIDATE', success: false, message, objects, counts: { failed: objects.length } });
+  inventory.head = { ...inventory.head, refusedGeneration: target.generation };
+  await inventory.save(signal);
+  return { kind: 'refused', message, objects, missing };
+}
+
+/** The server would refuse an update: nothing at all is written. */
+async function refuseDryRun(
+  input: SyncInput,
+  attempt: Attempt,
+  refusals: readonly Extract<Outcome, { kind: 'failed' }>[],
+  signal: AbortSignal,
+): Promise<SyncEnd> {
+  const objects = refusals.map(({ status }) => status);
+  const message = `${failureMessage(refusals, 0)}; nothing was applied`;
+  const end = await refuse(input, attempt, { message, objects, missing: [] }, signal);
+  const kind = soonest(refusals);
+  return kind === 'permanent' || kind === 'size' ? end : { kind: 'failed', class: kind, message, objects };
+}
+
+async function fail(
+  { engine, inventory }: SyncInput,
+  attempt: Attempt,
+  kind: ErrorClass,
+  message: string,
+  signal: AbortSignal,
+): Promise<SyncEnd> {
+  await endAttempt(engine, inventory, attempt, { eventType: attempt.type, success: false, message, objects: [] });
+  signal.throwIfAborted();
+  return { kind: 'failed', class: kind, message, objects: [] };
+}
+

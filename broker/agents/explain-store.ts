@@ -1,0 +1,80 @@
+import type { Queryable } from '../database.ts';
+import type { Acceptance } from '../targeting/store.ts';
+
+/** A rule that reaches, as the view `targeting` names it. */
+export interface MatchedRule {
+  readonly method: 'direct' | 'label' | 'annotation';
+  /** The label, `key=value`, or empty. */
+  readonly detail: string;
+}
+
+/** Everything that decides whether an agent is to have a stack. */
+export interface PairRow {
+  readonly agent_id: string;
+  readonly agent_name: string;
+  readonly agent_status: 'ACTIVE' | 'INACTIVE';
+  readonly agent_deleted: boolean;
+  readonly stack_id: string;
+  readonly stack_name: string;
+  readonly stack_deleted: boolean;
+  readonly generator_name: string;
+  /** The agent accepts the stack's generator. */
+  readonly accepted: boolean;
+  /** There is a released generation with content for this agent. */
+  readonly has_content: boolean;
+  readonly matched: readonly MatchedRule[];
+  readonly stack_labels: readonly string[];
+  readonly agent_labels: readonly string[];
+  /** Key to value. */
+  readonly stack_annotations: Readonly<Record<string, string>>;
+  readonly agent_annotations: Readonly<Record<string, string>>;
+}
+
+/** Which pairs to explain. An id that is given is explained even when deleted; an open side lists what lives. */
+export interface PairFilter {
+  readonly agentId: string | undefined;
+  readonly stackId: string | undefined;
+  /** Only stacks of this generator, and agents its stacks can reach. */
+  readonly generatorId: string | undefined;
+  readonly acceptance: Acceptance;
+  readonly limit: number;
+}
+
+/** Pairs of stacks and agents with what decides about them, in one statement; by names of stacks, then of agents. */
+export async function listPairs(
+  tx: Queryable,
+  { agentId, stackId, generatorId, acceptance, limit }: PairFilter,
+): Promise<PairRow[]> {
+  return await tx.query<PairRow>(
+    `with pair as materialized (
+       select a.id as agent_id, a.name as agent_name, a.status as agent_status, a.deleted_at is not null as agent_deleted,
+         coalesce(a.acceptance, $4) as acceptance, s.id as stack_id, s.name as stack_name, s.deleted_at is not null as stack_deleted,
+         s.generator_id, s.generation
+       from (
+         select * from stack
+         where ($2::uuid is null and deleted_at is null or id = $2) and ($3::uuid is null or generator_id = $3)
+         order by name, id limit $5
+       ) s cross join (
+         select * from agent x
+         where ($1::uuid is null and deleted_at is null or id = $1)
+           and ($3::uuid is null or coalesce(x.acceptance, $4) = 'all'
+                or exists (select from agent_generator_registration c where c.agent_id = x.id and c.generator_id = $3))
+         order by name, cluster_name, id limit $5
+       ) a
+       order by s.name, s.id, a.name, a.cluster_name, a.id limit $5
+     )
+     select p.agent_id, p.agent_name, p.agent_status, p.agent_deleted, p.stack_id, p.stack_name, p.stack_deleted, g.name as generator_name,
+       p.acceptance = 'all' or exists
+         (select from agent_generator_registration c where c.agent_id = p.agent_id and c.generator_id = p.generator_id) as accepted,
+       exists (select from stack_generation n where n.stack_id = p.stack_id and n.deployment_object_id is not null and n.generation =
+         coalesce((select r.generation from release r where r.agent_id = p.agent_id and r.stack_id = p.stack_id), p.generation)) as has_content,
+       (select coalesce(json_agg(json_build_object('method', t.method, 'detail', t.detail) order by t.method, t.detail), '[]')
+          from targeting t where t.agent_id = p.agent_id and t.stack_id = p.stack_id) as matched,
+       array(select l.label::text from stack_label l where l.stack_id = p.stack_id order by 1) as stack_labels,
+       array(select l.label::text from agent_label l where l.agent_id = p.agent_id order by 1) as agent_labels,
+       (select coalesce(json_object_agg(n.key, n.value order by n.key), '{}') from stack_annotation n where n.stack_id = p.stack_id) as stack_annotations,
+       (select coalesce(json_object_agg(n.key, n.value order by n.key), '{}') from agent_annotation n where n.agent_id = p.agent_id) as agent_annotations
+     from pair p join generator g on g.id = p.generator_id`,
+    [agentId ?? null, stackId ?? null, generatorId ?? null, acceptance, limit],
+  );
+}

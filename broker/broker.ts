@@ -1,0 +1,174 @@
+import type { ConnectRouter } from '@connectrpc/connect';
+import type { Clock } from '#lib/clock.ts';
+import { BrokkrError } from '#lib/errors.ts';
+import type { Logger } from '#lib/log.ts';
+import type { Task } from '#lib/run.ts';
+import { aborted } from '#lib/signal.ts';
+import { createYamlPool, type YamlPool } from '#lib/yaml-pool.ts';
+import { AdminService } from '#proto/brokkr/v1/admin_pb.js';
+import { AgentService } from '#proto/brokkr/v1/agents_pb.js';
+import { GeneratorService } from '#proto/brokkr/v1/generators_pb.js';
+import { KeyService } from '#proto/brokkr/v1/keys_pb.js';
+import { StackService } from '#proto/brokkr/v1/stacks_pb.js';
+import { AgentSync } from '#proto/brokkr/v1/sync_pb.js';
+import { adminService } from './admin/rpc.ts';
+import { agentService } from './agents/rpc.ts';
+import { createPipeline } from './api/command.ts';
+import { createApiInterceptors } from './api/interceptors.ts';
+import { createRequestGate } from './api/gate.ts';
+import type { BrokerConfig } from './config.ts';
+import type { Database } from './database.ts';
+import { generatorService } from './generators/rpc.ts';
+import { createServer, type Server } from './http/server.ts';
+import { Authenticator } from './keys/authenticate.ts';
+import { keyService } from './keys/rpc.ts';
+import { createMaintenance } from './maintenance/maintenance.ts';
+import { createBrokerMetrics } from './metrics.ts';
+import { healthz, metricsPage, readyz } from './probes.ts';
+import { createBlobStore } from './stacks/blobs.ts';
+import { stackService } from './stacks/rpc.ts';
+import { deleteStacks } from './stacks/stacks.ts';
+import { Blobs } from './sync/blobs.ts';
+import { ChangeFeed } from './sync/feed.ts';
+import { Ingest } from './sync/ingest.ts';
+import { syncService } from './sync/rpc.ts';
+import { StatusChanges } from './sync/status-changes.ts';
+import { confirmHistory } from './sync/store.ts';
+import { sessionMethod } from './sync/stream.ts';
+import { Sync } from './sync/sync.ts';
+
+/** What a broker is built on. */
+export interface BrokerDeps {
+  readonly db: Database;
+  readonly log: Logger;
+  readonly clock: Clock;
+  readonly random: () => number;
+  readonly newId: () => string;
+  readonly version: string;
+}
+
+/** A broker, built and not started. */
+export interface Broker {
+  /** Run until the abort. The server drains first: it stops taking calls, then the rest ends. */
+  readonly tasks: readonly Task[];
+  readonly server: Server;
+  /** Dispose after the tasks have ended. */
+  readonly yaml: YamlPool;
+}
+
+/** Everything the broker serves over RPC and REST. */
+export const SERVICES = [AdminService, AgentService, AgentSync, GeneratorService, KeyService, StackService] as const;
+
+/** Longest poll. */
+const MAX_POLL_HOLD_MS = 25_000;
+const MAX_FRAME_BYTES = 256 * 1024;
+const WINDOW_FRAMES = 256;
+/** Around a published text: the other fields, and JSON escapes of the text. */
+const PUBLISH_OVERHEAD = 2;
+
+/** Builds all parts of a broker. */
+export function createBroker(config: BrokerConfig, deps: BrokerDeps): Broker {
+  const { db, log, clock } = deps;
+  const stopping = new AbortController();
+  const feed = new ChangeFeed({ db, clock, log });
+  const yaml = createYamlPool({ maxThreads: config.broker.yamlThreads }, clock);
+  const blobs = createBlobStore(
+    config.broker.encryptionKey === undefined ? [] : [{ keyId: config.broker.encryptionKeyId, key: Buffer.from(config.broker.encryptionKey, 'hex') }],
+  );
+  const statusChanges = new StatusChanges(clock);
+  const authenticator = new Authenticator({ db, clock, log }, { cacheTtlMs: config.broker.authCacheTtlSeconds * 1000 });
+  const ingest = new Ingest({ db, clock, log, changed: (stackIds) => statusChanges.changed(stackIds) });
+  const acceptance = config.broker.agentAcceptance;
+  const sync = new Sync(
+    { db, feed, blobs, ingest, clock, log, random: deps.random, forgetKeys: () => authenticator.forget() },
+    {
+      replicaId: deps.newId(),
+      version: deps.version,
+      acceptance,
+      heartbeatIntervalMs: config.broker.heartbeatIntervalMs,
+      healthIntervalMs: config.broker.healthIntervalMs,
+      pollHoldMs: Math.min(config.broker.pollHoldMs, MAX_POLL_HOLD_MS),
+      maxFrameBytes: MAX_FRAME_BYTES,
+      windowFrames: WINDOW_FRAMES,
+      streamAgeMs: config.broker.streamAgeMs,
+      hellosPerSecond: config.broker.hellosPerSecond,
+      drainWindowMs: config.broker.drainWindowMs,
+    },
+  );
+  const metrics = createBrokerMetrics({ db, sync, yaml });
+  const pipeline = createPipeline({
+    db,
+    committed: (changes) => {
+      // this replica forgets at once; the others when the feed tells them
+      if (changes.some(({ kind }) => kind === 'key' || kind === 'agent')) authenticator.forget();
+      feed.committed();
+    },
+  });
+  const limits = { textBytes: config.broker.maxPublishBytes, documents: config.broker.maxDocuments };
+  const router = (connect: ConnectRouter) => {
+    connect.service(AgentSync, syncService({ sync, blobs: new Blobs({ db, blobs, heads: sync.heads }), clock, stopping: stopping.signal }));
+    connect.service(StackService, stackService({ pipeline, db, clock, statusChanges, yaml, blobs }, { acceptance, limits }));
+    connect.service(AgentService, agentService(pipeline, { acceptance, heartbeatIntervalMs: config.broker.heartbeatIntervalMs }));
+    connect.service(GeneratorService, generatorService(pipeline, { deleteStacks }));
+    connect.service(KeyService, keyService(pipeline));
+    connect.service(AdminService, adminService(pipeline, { connections: () => connections(sync), confirmHistory: (tx, incarnation) => confirm(tx, incarnation) }));
+  };
+  const publishBytes = config.broker.maxPublishBytes * PUBLISH_OVERHEAD;
+  const server = createServer(
+    {
+      router,
+      interceptors: createApiInterceptors(),
+      requestGate: createRequestGate(),
+      authenticate: (headers) => authenticator.authenticate(headers.get('authorization') ?? undefined),
+      services: SERVICES,
+      hot: [sessionMethod(sync, log)],
+      plain: {
+        '/healthz': healthz,
+        '/readyz': readyz({ db, clock }),
+        ...(config.broker.metrics && { '/metrics': metricsPage(metrics) }),
+      },
+      log,
+      clock,
+      newId: deps.newId,
+    },
+    {
+      listen: config.broker.listen,
+      tls: tlsFiles(config),
+      reflection: config.broker.reflection,
+      limits: {
+        methodBytes: { '/brokkr.v1.StackService/Apply': publishBytes, '/brokkr.v1.StackService/CreateDeploymentObject': publishBytes },
+      },
+    },
+  );
+  const stop: Task = {
+    name: 'stop',
+    async run(signal) {
+      await aborted(signal);
+      stopping.abort(signal.reason);
+    },
+  };
+  return { tasks: [stop, server, feed, sync, ingest, authenticator, createMaintenance(deps)], server, yaml };
+}
+
+async function confirm(tx: Parameters<typeof confirmHistory>[0], incarnation: string | undefined): Promise<string> {
+  const confirmed = await confirmHistory(tx, incarnation);
+  if (confirmed === undefined) throw new BrokkrError('precondition_failed', `incarnation ${incarnation} is not the present one`);
+  return confirmed;
+}
+
+function connections(sync: Sync) {
+  return sync.sessions().map((session) => ({
+    agentId: session.options.agentId,
+    connectedSinceMs: session.options.connectedAtMs,
+    messagesIn: Number(session.framesIn),
+    messagesOut: Number(session.seq),
+    transport: session.options.transport,
+    epoch: session.options.epoch,
+  }));
+}
+
+function tlsFiles({ tls }: BrokerConfig) {
+  if (tls.cert === undefined && tls.key === undefined) return undefined;
+  if (tls.cert === undefined || tls.key === undefined) throw new Error('tls.cert and tls.key go together: set both or neither');
+  return { certFile: tls.cert, keyFile: tls.key };
+}

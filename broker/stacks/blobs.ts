@@ -1,0 +1,105 @@
+import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
+import { promisify } from 'node:util';
+import { zstdCompress, zstdDecompress } from 'node:zlib';
+import type { SourceText } from '#lib/yaml-content.ts';
+import type { Queryable } from '../database.ts';
+import { type BlobRow, insertBlobs, listKnownBlobs, selectBlobs, touchBlobs } from './content-store.ts';
+
+/** A key for blobs at rest. */
+export interface BlobKey {
+  /** Name of the key, stored with every blob it encrypts. */
+  readonly keyId: string;
+  /** 32 bytes (AES-256). */
+  readonly key: Uint8Array;
+}
+
+/** Documents ready to be stored, made outside the transaction that writes them. */
+export interface EncodedBlobs {
+  /** Hex digests of all documents, each once. */
+  readonly digests: readonly string[];
+  /** Rows of those that were not stored yet. */
+  readonly rows: readonly BlobRow[];
+}
+
+/** YAML documents by the SHA-256 of their text, compressed and, with keys, encrypted. */
+export interface BlobStore {
+  /** Looks up which documents are missing and encodes those. */
+  encode(db: Queryable, documents: readonly SourceText[]): Promise<EncodedBlobs>;
+  /** Stores what is missing and keeps the rest from being collected as garbage. Call in the transaction that refers to them. */
+  write(tx: Queryable, blobs: EncodedBlobs): Promise<void>;
+  /** The documents as received, by hex digest; those not stored are absent. Rejects when a blob's key is not known. */
+  read(db: Queryable, digests: readonly Uint8Array[]): Promise<Map<string, Buffer>>;
+}
+
+/** Smaller documents are stored as they are: zstd gains little and costs a round through the thread pool. */
+const COMPRESS_FROM_BYTES = 512;
+/** Documents encoded between two turns of the event loop. */
+const CHUNK = 64;
+const NONCE_BYTES = 12;
+const TAG_BYTES = 16;
+
+const compress = promisify<Buffer, Buffer>(zstdCompress);
+const decompress = promisify<Buffer, Buffer>(zstdDecompress);
+
+/** Builds the store. The first key encrypts, all decrypt; without keys nothing is encrypted. */
+export function createBlobStore(keys: readonly BlobKey[] = []): BlobStore {
+  return {
+    async encode(db, documents) {
+      const byDigest = new Map(documents.map(({ sourceDigest, text }) => [sourceDigest, text]));
+      const digests = [...byDigest.keys()];
+      for (const known of await listKnownBlobs(db, digests)) byDigest.delete(known);
+      const missing = [...byDigest];
+      const rows: BlobRow[] = [];
+      for (let from = 0; from < missing.length; from += CHUNK) {
+        rows.push(...(await Promise.all(missing.slice(from, from + CHUNK).map((blob) => encodeBlob(blob, keys[0])))));
+      }
+      return { digests, rows };
+    },
+    async write(tx, { digests, rows }) {
+      if (rows.length > 0) await insertBlobs(tx, rows);
+      if (digests.length > rows.length) await touchBlobs(tx, digests);
+    },
+    async read(db, digests) {
+      const rows = await selectBlobs(db, digests);
+      return new Map(
+        await Promise.all(rows.map(async (row) => [row.digest.toString('hex'), await decodeBlob(row, keys)] as const)),
+      );
+    },
+  };
+}
+
+async function encodeBlob([digest, text]: readonly [string, string], key: BlobKey | undefined): Promise<BlobRow> {
+  const plain = Buffer.from(text, 'utf8');
+  const smaller = plain.length < COMPRESS_FROM_BYTES ? plain : await compress(plain);
+  const compressed = smaller.length < plain.length;
+  const bytes = compressed ? smaller : plain;
+  return {
+    digest: Buffer.from(digest, 'hex'),
+    size: plain.length,
+    encoding: compressed ? 'zstd' : 'identity',
+    key_id: key?.keyId ?? null,
+    bytes: key ? seal(bytes, key, digest) : bytes,
+  };
+}
+
+async function decodeBlob(row: BlobRow, keys: readonly BlobKey[]): Promise<Buffer> {
+  const digest = row.digest.toString('hex');
+  const key = keys.find(({ keyId }) => keyId === row.key_id);
+  if (row.key_id !== null && !key) throw new Error(`blob ${digest} is encrypted with key ${row.key_id}, which is not configured`);
+  const bytes = key ? open(row.bytes, key, digest) : row.bytes;
+  return row.encoding === 'zstd' ? await decompress(bytes) : bytes;
+}
+
+/** AES-256-GCM: nonce, ciphertext, tag. The digest is authenticated with it, so that rows cannot be swapped. */
+function seal(plain: Buffer, { key }: BlobKey, digest: string): Buffer {
+  const nonce = randomBytes(NONCE_BYTES);
+  const cipher = createCipheriv('aes-256-gcm', key, nonce).setAAD(Buffer.from(digest, 'hex'));
+  return Buffer.concat([nonce, cipher.update(plain), cipher.final(), cipher.getAuthTag()]);
+}
+
+function open(sealed: Buffer, { key }: BlobKey, digest: string): Buffer {
+  const end = sealed.length - TAG_BYTES;
+  const decipher = createDecipheriv('aes-256-gcm', key, sealed.subarray(0, NONCE_BYTES), { authTagLength: TAG_BYTES });
+  decipher.setAAD(Buffer.from(digest, 'hex')).setAuthTag(sealed.subarray(end));
+  return Buffer.concat([decipher.update(sealed.subarray(NONCE_BYTES, end)), decipher.final()]);
+}

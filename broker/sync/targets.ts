@@ -1,0 +1,91 @@
+import type { Database } from '../database.ts';
+import { type Acceptance, type AssignedRow, listAssigned } from '../targeting/store.ts';
+import type { AgentSession, Desired } from './session.ts';
+import { type DeliveryRow, insertEntries, listDeliveries, type Pair, type Position, readPosition, type TombstoneRow, writeTombstones } from './store.ts';
+
+/** Sessions by agent. */
+type Sessions = ReadonlyMap<string, AgentSession>;
+
+/**
+ * Reads the whole target state of new sessions in one snapshot, together with the position it stands for. Delivery rows
+ * are written before anything is sent: a stack that was ever told to an agent can only leave it by a tombstone.
+ */
+export async function loadTargets(db: Database, sessions: readonly AgentSession[], acceptance: Acceptance): Promise<Position> {
+  const byAgent = new Map(sessions.map((session) => [session.options.agentId, session]));
+  const agentIds = [...byAgent.keys()];
+  const { position, assigned, deliveries } = await db.transaction(
+    async (tx) => ({
+      position: await readPosition(tx),
+      assigned: await listAssigned(tx, { agentIds, acceptance }),
+      deliveries: await listDeliveries(tx, agentIds),
+    }),
+    { isolation: 'repeatable read', readOnly: true },
+  );
+  for (const row of deliveries) {
+    if (row.received_manifest_digest) byAgent.get(row.agent_id)?.received(row.stack_id, row.received_manifest_digest);
+  }
+  await settle(db, byAgent, assigned, deliveries, { send: false });
+  return position;
+}
+
+/**
+ * Brings the sessions up to date with changed stacks and agents: one statement finds who is assigned what now; the
+ * difference to what each session holds becomes entries and tombstones.
+ */
+export async function refreshTargets(
+  db: Database,
+  sessions: Sessions,
+  { stackIds, agentIds }: { readonly stackIds: readonly string[]; readonly agentIds: readonly string[] },
+  acceptance: Acceptance,
+  position: Position,
+): Promise<void> {
+  if (stackIds.length > 0) await refresh(db, sessions, { stackIds, agentIds: sessions.size > 100 ? undefined : [...sessions.keys()] }, acceptance);
+  const connected = agentIds.filter((id) => sessions.has(id));
+  if (connected.length > 0) await refresh(db, sessions, { stackIds: undefined, agentIds: connected }, acceptance);
+  for (const session of sessions.values()) session.advance(position);
+}
+
+async function refresh(
+  db: Database,
+  sessions: Sessions,
+  scope: { readonly stackIds: readonly string[] | undefined; readonly agentIds: readonly string[] | undefined },
+  acceptance: Acceptance,
+): Promise<void> {
+  const assigned = (await listAssigned(db, { ...scope, acceptance })).filter((row) => sessions.has(row.agent_id));
+  const held: Pick<DeliveryRow, 'agent_id' | 'stack_id' | 'desired'>[] = [];
+  for (const agentId of scope.agentIds ?? sessions.keys()) {
+    const session = sessions.get(agentId);
+    for (const stackId of scope.stackIds ?? session?.stackIds() ?? []) {
+      const desired = session?.desired(stackId);
+      if (desired) held.push({ agent_id: agentId, stack_id: stackId, desired: desired.kind });
+    }
+  }
+  await settle(db, sessions, assigned, held, { send: true });
+}
+
+/** Writes what is new to the delivery table, then tells the sessions. */
+async function settle(
+  db: Database,
+  sessions: Sessions,
+  assigned: readonly AssignedRow[],
+  held: readonly Pick<DeliveryRow, 'agent_id' | 'stack_id' | 'desired'>[],
+  { send }: { readonly send: boolean },
+): Promise<void> {
+  const key = (agentId: string, stackId: string) => `${agentId}/${stackId}`;
+  const heldKinds = new Map(held.map((row) => [key(row.agent_id, row.stack_id), row.desired]));
+  const wanted = new Set(assigned.map((row) => key(row.agent_id, row.stack_id)));
+  const fresh = assigned.filter((row) => heldKinds.get(key(row.agent_id, row.stack_id)) !== 'entry');
+  const leaving: Pair[] = held.filter((row) => !wanted.has(key(row.agent_id, row.stack_id))).map((row) => ({ agentId: row.agent_id, stackId: row.stack_id }));
+  if (fresh.length > 0) await insertEntries(db, fresh.map((row) => ({ agentId: row.agent_id, stackId: row.stack_id, generation: BigInt(row.generation) })));
+  const tombstones = leaving.length > 0 ? await writeTombstones(db, leaving) : [];
+  for (const row of assigned) sessions.get(row.agent_id)?.want(row.stack_id, entryOf(row), { send });
+  for (const row of tombstones) sessions.get(row.agent_id)?.want(row.stack_id, tombstoneOf(row), { send });
+}
+
+function entryOf(row: AssignedRow): Desired {
+  return { kind: 'entry', generation: BigInt(row.generation), manifestDigest: row.manifest_digest, optionsDigest: row.options_digest };
+}
+
+function tombstoneOf(row: TombstoneRow): Desired {
+  return { kind: 'tombstone', generation: BigInt(row.generation), stackName: row.stack_name, policy: row.policy, approved: row.approved };
+}

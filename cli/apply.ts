@@ -1,0 +1,133 @@
+import { type ApplyResponse, type GetStackStatusResponse, StackService, Validation } from '#proto/brokkr/v1/stacks_pb.js';
+import { type Cli, connect } from './cli.ts';
+import type { Client } from './client.ts';
+import { EXIT, type ExitCode } from './failure.ts';
+import { type Manifests, placeText, readManifests } from './manifests.ts';
+import { problemLine, withPlaces } from './problems.ts';
+import { agentText, enumText, objectText } from './show.ts';
+import { progressText } from './status.ts';
+import { type WaitEnd, untilHealthy } from './wait.ts';
+import { Phase } from '#proto/brokkr/v1/content_pb.js';
+
+/** Options of `brokkr apply`. */
+export interface ApplyOptions {
+  readonly filename: readonly string[];
+  readonly recursive?: boolean;
+  readonly stack: string;
+  /** Lists that are not given are left alone. */
+  readonly label?: readonly string[];
+  readonly annotation?: Readonly<Record<string, string>>;
+  readonly agent?: readonly string[];
+  readonly wait?: boolean;
+  readonly timeout: number;
+  readonly validation: 'full' | 'none';
+  readonly dryRun?: boolean;
+}
+
+/** Objects named in the result; the rest is counted. */
+const MAX_CHANGES = 50;
+
+/** `brokkr apply`: publishes files as a stack and, with `--wait`, follows it to every targeted agent. */
+export async function apply(cli: Cli, options: ApplyOptions, stdin: NodeJS.ReadableStream): Promise<ExitCode> {
+  const manifests = await readManifests({ paths: options.filename, recursive: options.recursive === true, stdin });
+  const client = await connect(cli);
+  const answer = await publish(client, manifests, options, cli.signal);
+  for (const line of resultLines(answer, options.dryRun === true)) cli.terminal.line(line);
+  for (const warning of answer.warnings) cli.terminal.note(`warning: ${problemLine(manifests, warning)}`);
+  if (options.dryRun || !answer.stack) return EXIT.ok;
+  if (answer.targetedAgents === 0) {
+    cli.terminal.note(`no agent is targeted yet: brokkr target AGENT ${options.stack}, or a label on both`);
+  }
+  return options.wait ? follow(cli, client, manifests, answer.stack, options.timeout) : EXIT.ok;
+}
+
+async function publish(
+  client: Client,
+  manifests: Manifests,
+  { stack, label, annotation, agent, validation, dryRun = false }: ApplyOptions,
+  signal: AbortSignal,
+): Promise<ApplyResponse> {
+  const request = {
+    name: stack,
+    yamlContent: manifests.text,
+    validation: validation === 'none' ? Validation.NONE : Validation.FULL,
+    dryRun,
+    ...(label && { labels: { values: [...label] } }),
+    ...(annotation && { annotations: { values: { ...annotation } } }),
+    ...(agent && { agents: { values: [...agent] } }),
+  };
+  try {
+    return await client.call(StackService.method.apply, request, signal);
+  } catch (error) {
+    throw withPlaces(error, manifests);
+  }
+}
+
+const RESULTS: Readonly<Record<string, string>> = { updated: 'configured', added: 'created', changed: 'configured' };
+
+function resultLines({ stack, result, changes, targetedAgents, deploymentObject }: ApplyResponse, dryRun: boolean): string[] {
+  const objects = deploymentObject?.objectCount ?? 0;
+  const facts = [`generation ${stack?.generation ?? 0n}`, counted(objects, 'object'), counted(targetedAgents, 'agent')];
+  const suffix = dryRun ? ' (dry run)' : '';
+  const lines = changes.map((change) => `  ${objectText(change)} ${RESULTS[change.change] ?? change.change}${suffix}`);
+  const more = lines.length > MAX_CHANGES ? [`  and ${lines.length - MAX_CHANGES} more`] : [];
+  const title = `stack ${stack?.name ?? ''} ${RESULTS[result] ?? result}${suffix}: ${facts.join(', ')}`;
+  return [title, ...lines.slice(0, MAX_CHANGES), ...more];
+}
+
+function counted(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? '' : 's'}`;
+}
+
+interface Published {
+  readonly id: string;
+  readonly name: string;
+  readonly generation: bigint;
+}
+
+async function follow(
+  cli: Cli,
+  client: Client,
+  manifests: Manifests,
+  stack: Published,
+  timeoutMs: number,
+): Promise<ExitCode> {
+  const onStatus = (status: GetStackStatusResponse) => cli.terminal.progress(progressText(status));
+  const wait = { stackId: stack.id, generation: stack.generation, timeoutMs, onStatus };
+  const end = await untilHealthy(client, wait, cli.clock, cli.signal);
+  cli.terminal.settle();
+  for (const line of endLines(end, stack.name, manifests)) cli.terminal[end.kind === 'healthy' ? 'line' : 'note'](line);
+  return exitOf(end);
+}
+
+/** The exit code of a wait: a failed agent weighs more than one that is late. */
+export function exitOf(end: WaitEnd): ExitCode {
+  if (end.kind === 'healthy') return EXIT.ok;
+  return end.failed.length > 0 ? EXIT.agentFailed : EXIT.timeout;
+}
+
+/** How a wait ended, for people: every agent that is not healthy with its reason and its objects, found in our files. */
+export function endLines(end: WaitEnd, stack: string, manifests: Manifests | undefined): string[] {
+  if (end.kind === 'healthy') {
+    const healthy = end.status.agents.filter(({ desiredGeneration }) => desiredGeneration > 0n).length;
+    return [`stack ${stack} is applied and healthy on ${counted(healthy, 'agent')}`];
+  }
+  const next = `  see brokkr status ${stack}`;
+  const lines = end.failed.flatMap((agent) => {
+    const why = agent.message ? `: ${agent.message}` : '';
+    const objects = agent.objects.slice(0, MAX_CHANGES).map((object) => {
+      const place = manifests && object.line !== undefined ? `${placeText(manifests, object)}: ` : '';
+      const reason = [object.reason, object.message].filter((text) => text !== '').join(': ');
+      return `  ${place}${objectText(object)} ${object.state}${reason === '' ? '' : `: ${reason}`}`;
+    });
+    return [`error: agent ${agentText(agent)} ${enumText(Phase, agent.phase)} the stack${why}`, ...objects];
+  });
+  if (end.kind === 'failed') return [...lines, next];
+  const late = end.pending.filter((agent) => !end.failed.includes(agent));
+  const waiting = late.map((agent) => {
+    const state = agent.connected ? enumText(Phase, agent.phase) : 'not connected';
+    return `error: agent ${agentText(agent)} is not there in time: ${state}${agent.message ? `, ${agent.message}` : ''}`;
+  });
+  const nothing = lines.length + waiting.length === 0 ? ['error: the broker told nothing in time'] : [];
+  return [...lines, ...waiting, ...nothing, next];
+}
