@@ -1,6 +1,6 @@
 import { isOpaque, keyString, type ManifestEntry, objectLabel } from '#lib/object.ts';
-import type { PreparedObject, PrepareResult, Scope } from '#lib/yaml-prepare.ts';
 import type { SchemaFile } from '#lib/schema-check.ts';
+import type { PreparedObject, PrepareResult, Scope } from '#lib/yaml-prepare.ts';
 import { hasErrors } from '#lib/yaml-problems.ts';
 import type { ObjectStatus } from '#proto/brokkr/v1/content_pb.js';
 import type { Engine } from './apply-engine.ts';
@@ -51,7 +51,8 @@ export async function prepareStack(
   suspects: ReadonlySet<string>,
   signal: AbortSignal,
 ): Promise<Prepared> {
-  if (isOpaque(target.manifest)) return prepareOpaque(engine, target, target.manifest.opaqueSourceDigest, inventory, suspects, signal);
+  if (isOpaque(target.manifest))
+    return prepareOpaque(engine, target, target.manifest.opaqueSourceDigest, inventory, suspects, signal);
   const { manifest } = target;
   const kinds = await lookUp(engine, manifest, signal);
   const definitions = kinds.absent.length === 0 ? [] : manifest.filter(({ kind }) => kind === DEFINITION);
@@ -96,7 +97,8 @@ async function prepareEntries(
     return text === undefined ? [] : [{ sourceDigest, text }];
   });
   const scopes: Record<string, Scope> = {};
-  for (const { group, kind, namespaced } of kinds.found.values()) scopes[`${group}/${kind}`] = namespaced ? 'Namespaced' : 'Cluster';
+  for (const { group, kind, namespaced } of kinds.found.values())
+    scopes[`${group}/${kind}`] = namespaced ? 'Namespaced' : 'Cluster';
   return await engine.yaml.prepare({ ...common(engine, target, inventory), documents, entries, scopes, schemas }, signal);
 }
 
@@ -152,7 +154,10 @@ function finish(
   const homeless = new Set(objects.filter(({ scope }) => scope === undefined).map(({ key }) => kindKey(key)));
   if (homeless.size > 0) {
     const absent = kinds.absent.filter((kind) => homeless.has(kindKey(kind)));
-    return unknownKinds(objects.map(({ key }) => key), absent);
+    return unknownKinds(
+      objects.map(({ key }) => key),
+      absent,
+    );
   }
   for (const { key } of objects) wanted.add(keyString(key));
   const planned = objects.map((object) => toPlanned(object, kinds));
@@ -190,7 +195,8 @@ async function lookUp(engine: Engine, keys: Iterable<WantedKind>, signal: AbortS
     const mapping = await engine.kube.resources.resourceFor(group, version, kind, signal);
     if (mapping.kind === 'found') found.set(key, mapping.resource);
     else if (mapping.kind === 'unknown') absent.push({ group, version, kind, why: mapping.reason });
-    else absent.push({ group, version, kind, why: `the cluster does not know the kind ${apiVersion({ group, version })} ${kind}` });
+    else
+      absent.push({ group, version, kind, why: `the cluster does not know the kind ${apiVersion({ group, version })} ${kind}` });
   }
   return { found, absent };
 }

@@ -1,5 +1,5 @@
-import { keyString } from '#lib/object.ts';
 import { jitter } from '#lib/backoff.ts';
+import { keyString } from '#lib/object.ts';
 import { AdoptionPolicy, type ApplyOptions, type ObjectStatus } from '#proto/brokkr/v1/content_pb.js';
 import { type Engine, impersonation } from './apply-engine.ts';
 import { MANAGER_PREFIX, OWNER_ANNOTATION, PRUNE_ANNOTATION, type StackIdentity } from './apply-identity.ts';
@@ -69,7 +69,12 @@ export async function applyOne(run: ApplyRun, object: PlannedObject, resource: R
       if (kind === 'policy' && error instanceof KubeError && !force) {
         const managers = [...new Set(conflicts(error).map(({ manager }) => manager))];
         const owner = managers.find((manager) => manager.startsWith(MANAGER_PREFIX) && manager !== run.identity.fieldManager);
-        if (owner !== undefined) return conflict(object, owner, conflicts(error).map(({ field }) => field));
+        if (owner !== undefined)
+          return conflict(
+            object,
+            owner,
+            conflicts(error).map(({ field }) => field),
+          );
         force = true;
         forced = managers;
         continue;

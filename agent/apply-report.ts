@@ -21,7 +21,16 @@ export function objectStatus(
   place: MessageInitShape<typeof ObjectStatusSchema> = {},
 ): ObjectStatus {
   const { group, kind, namespace, name } = key;
-  return create(ObjectStatusSchema, { ...place, group, kind, namespace, name, state, reason, message: cut(message, MAX_OBJECT_MESSAGE) });
+  return create(ObjectStatusSchema, {
+    ...place,
+    group,
+    kind,
+    namespace,
+    name,
+    state,
+    reason,
+    message: cut(message, MAX_OBJECT_MESSAGE),
+  });
 }
 
 /** A problem of a text as the status of the object it is about. `positions`: whether it counts documents of the published text. */
@@ -84,8 +93,10 @@ export function statusText(status: ObjectStatus): string {
   return `${kind} ${namespace === '' ? '' : `${namespace}/`}${name}: ${message}`;
 }
 
-
 function cut(text: string, bytes: number): string {
   if (Buffer.byteLength(text) <= bytes) return text;
-  return `${Buffer.from(text).subarray(0, bytes - 4).toString('utf8').replace(/�+$/, '')} …`;
+  return `${Buffer.from(text)
+    .subarray(0, bytes - 4)
+    .toString('utf8')
+    .replace(/�+$/, '')} …`;
 }

@@ -1,7 +1,7 @@
 import { errorText } from '#lib/errors.ts';
 import { keyString } from '#lib/object.ts';
 import { forEachLimited } from './apply-engine.ts';
-import { applyOne, type ApplyRun, dryRunOne, type Outcome } from './apply-object.ts';
+import { type ApplyRun, applyOne, dryRunOne, type Outcome } from './apply-object.ts';
 import { objectStatus, statusText } from './apply-report.ts';
 import type { Resource } from './kube/resource.ts';
 import { inOrder } from './order.ts';

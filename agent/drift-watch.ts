@@ -156,6 +156,9 @@ export class ObjectWatch implements Task {
   }
 }
 
-function keyOf({ group, kind }: WatchedKind, { namespace, name }: { readonly namespace?: string | undefined; readonly name: string }): string {
+function keyOf(
+  { group, kind }: WatchedKind,
+  { namespace, name }: { readonly namespace?: string | undefined; readonly name: string },
+): string {
   return keyString({ group, kind, namespace: namespace ?? '', name });
 }

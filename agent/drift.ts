@@ -18,7 +18,12 @@ export function fingerprint(metadata: ObjectMeta, fieldManager: string): Fingerp
     resourceVersion: metadata.resourceVersion,
     generation: metadata.generation ?? 0,
     time: ours?.time ?? '',
-    fields: ours ? createHash('sha256').update(JSON.stringify(ours.fieldsV1 ?? {})).digest('hex').slice(0, 16) : '',
+    fields: ours
+      ? createHash('sha256')
+          .update(JSON.stringify(ours.fieldsV1 ?? {}))
+          .digest('hex')
+          .slice(0, 16)
+      : '',
   };
 }
 
@@ -31,7 +36,8 @@ export function judge(entry: InventoryEntry, metadata: ObjectMeta, identity: Sta
   if (metadata.uid !== entry.uid) return 'drifted';
   const now = fingerprint(metadata, identity.fieldManager);
   if (now.fields !== print.fields || now.time !== print.time) return 'drifted';
-  if (metadata.labels?.[STACK_LABEL] !== identity.short || metadata.annotations?.[OWNER_ANNOTATION] !== identity.owner) return 'drifted';
+  if (metadata.labels?.[STACK_LABEL] !== identity.short || metadata.annotations?.[OWNER_ANNOTATION] !== identity.owner)
+    return 'drifted';
   return now.generation === print.generation ? 'same' : 'check';
 }
 

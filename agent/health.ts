@@ -48,9 +48,12 @@ export function countHealth(entries: Iterable<InventoryEntry>, seen: ReadonlyMap
 
 function stateOf(entry: InventoryEntry, seen: ReadonlyMap<string, Readiness>): Readiness {
   const none = { podsReady: 0, podsTotal: 0 };
-  if (entry.state === 'pending') return { ...none, state: 'progressing', reason: 'NotApplied', message: 'the object is not applied' };
+  if (entry.state === 'pending')
+    return { ...none, state: 'progressing', reason: 'NotApplied', message: 'the object is not applied' };
   if (!hasReadiness(entry.group, entry.kind)) return { ...none, state: 'ready', reason: 'Applied', message: '' };
-  return seen.get(keyString(entry)) ?? { ...none, state: 'progressing', reason: 'NotSeen', message: 'its state was not seen yet' };
+  return (
+    seen.get(keyString(entry)) ?? { ...none, state: 'progressing', reason: 'NotSeen', message: 'its state was not seen yet' }
+  );
 }
 
 function worst(states: ReadonlySet<ReadyState>): Health {
@@ -149,7 +152,14 @@ export class HealthReporter implements Task {
       const count = subject.count();
       if (!count) continue;
       const { health, objectsReady, objectsTotal, podsReady, podsTotal, objects } = count;
-      const facts = [health, objectsReady, objectsTotal, podsReady, podsTotal, ...objects.map(({ name, reason }) => `${name} ${reason}`)];
+      const facts = [
+        health,
+        objectsReady,
+        objectsTotal,
+        podsReady,
+        podsTotal,
+        ...objects.map(({ name, reason }) => `${name} ${reason}`),
+      ];
       if (facts.join() === tracked.last) continue;
       const first = tracked.last === '';
       const same = tracked.last.split(',')[0] === String(health);

@@ -1,6 +1,6 @@
-import { create } from '@bufbuild/protobuf';
 import { gunzipSync, gzipSync } from 'node:zlib';
-import { type ObjectKey, compareUtf8, keyString } from '#lib/object.ts';
+import { create } from '@bufbuild/protobuf';
+import { compareUtf8, keyString, type ObjectKey } from '#lib/object.ts';
 import type { DeletionPolicy } from '#proto/brokkr/v1/content_pb.js';
 import { type Revision, RevisionSchema } from '#proto/brokkr/v1/sync_pb.js';
 import type { HeldStack } from './target.ts';
@@ -59,7 +59,9 @@ export const DIGEST_DIGITS = 32;
 
 /** Entries as gzipped JSON lines in base64, in the order of their keys, so that equal entries give equal text. */
 export function encodeEntries(entries: Iterable<InventoryEntry>): string {
-  const lines = [...entries].sort((a, b) => compareUtf8(keyString(a), keyString(b))).map((entry) => JSON.stringify(toLine(entry)));
+  const lines = [...entries]
+    .sort((a, b) => compareUtf8(keyString(a), keyString(b)))
+    .map((entry) => JSON.stringify(toLine(entry)));
   return gzipSync(lines.join('\n'), { level: 1 }).toString('base64');
 }
 

@@ -1,8 +1,16 @@
 import { createHash } from 'node:crypto';
-import { keyString } from '#lib/object.ts';
 import type { Logger } from '#lib/log.ts';
+import { keyString } from '#lib/object.ts';
 import { agentShort, INVENTORY_LABEL, type StackIdentity, stackIdentity } from './apply-identity.ts';
-import { decodeEntries, decodeHead, emptyHead, encodeEntries, encodeHead, type Head, type InventoryEntry } from './inventory-codec.ts';
+import {
+  decodeEntries,
+  decodeHead,
+  emptyHead,
+  encodeEntries,
+  encodeHead,
+  type Head,
+  type InventoryEntry,
+} from './inventory-codec.ts';
 import { KubeError, missing } from './kube/errors.ts';
 import type { Kube } from './kube/kube.ts';
 import type { KubeObject } from './kube/objects.ts';
@@ -118,7 +126,11 @@ export class Inventory {
       objects.push(...items);
     }
     const head = objects.find(({ metadata }) => metadata.name === this.identity.headName);
-    if (head) this.restore(head, objects.filter((object) => object !== head));
+    if (head)
+      this.restore(
+        head,
+        objects.filter((object) => object !== head),
+      );
   }
 
   async #saveShards(count: number, signal: AbortSignal): Promise<void> {
@@ -132,7 +144,12 @@ export class Inventory {
     );
   }
 
-  async #write(name: string, data: Readonly<Record<string, string>>, entries: string | undefined, signal: AbortSignal): Promise<void> {
+  async #write(
+    name: string,
+    data: Readonly<Record<string, string>>,
+    entries: string | undefined,
+    signal: AbortSignal,
+  ): Promise<void> {
     const { kube, namespace } = this.#place;
     const isHead = name === this.identity.headName;
     const content = { data, ...(entries !== undefined && { binaryData: { entries } }) };
@@ -225,7 +242,10 @@ export async function loadInventories(place: InventoryPlace, signal: AbortSignal
       const inventory = new Inventory(place, stackId, stackName);
       const { headName } = inventory.identity;
       if (headName !== object.metadata.name) continue; // a copy somebody made
-      inventory.restore(object, objects.filter(({ metadata }) => metadata.name.startsWith(`${headName}-`)));
+      inventory.restore(
+        object,
+        objects.filter(({ metadata }) => metadata.name.startsWith(`${headName}-`)),
+      );
       inventories.push(inventory);
     } catch (error) {
       log.error({ configMap: object.metadata.name, error }, 'inventory cannot be read');

@@ -10,7 +10,13 @@ export type Stage = 0 | 1 | 2 | 3;
 /** Built-in kinds in the order they are sent. What is not named comes with the custom resources, after the workloads. */
 const ORDER: readonly (readonly [Stage, ...string[]])[] = [
   [0, '/Namespace', 'apiextensions.k8s.io/CustomResourceDefinition'],
-  [1, 'scheduling.k8s.io/PriorityClass', 'storage.k8s.io/StorageClass', 'node.k8s.io/RuntimeClass', 'networking.k8s.io/IngressClass'],
+  [
+    1,
+    'scheduling.k8s.io/PriorityClass',
+    'storage.k8s.io/StorageClass',
+    'node.k8s.io/RuntimeClass',
+    'networking.k8s.io/IngressClass',
+  ],
   [1, 'rbac.authorization.k8s.io/ClusterRole'],
   [1, '/ResourceQuota', '/LimitRange', 'networking.k8s.io/NetworkPolicy'],
   [1, '/ServiceAccount'],
@@ -49,7 +55,9 @@ export interface Batch<Item> {
 }
 
 /** Items in the order to apply them: by wave, stage, rank; those of equal rank stay in the order given. */
-export function inOrder<Item extends Pick<ObjectKey, 'group' | 'kind'> & { readonly wave: number }>(items: Iterable<Item>): Batch<Item>[] {
+export function inOrder<Item extends Pick<ObjectKey, 'group' | 'kind'> & { readonly wave: number }>(
+  items: Iterable<Item>,
+): Batch<Item>[] {
   const placed = [...items].map((item) => ({ item, place: placeOf(item) }));
   placed.sort((a, b) => a.item.wave - b.item.wave || a.place[0] - b.place[0] || a.place[1] - b.place[1]);
   const batches: { wave: number; stage: Stage; items: Item[] }[] = [];

@@ -1,8 +1,8 @@
-import { keyString } from '#lib/object.ts';
 import { errorText } from '#lib/errors.ts';
+import { keyString } from '#lib/object.ts';
 import type { ApplyOptions, ObjectStatus } from '#proto/brokkr/v1/content_pb.js';
 import { type Engine, forEachLimited, impersonation } from './apply-engine.ts';
-import { OWNER_ANNOTATION, PRUNE_ANNOTATION, STACK_LABEL, type StackIdentity, APPLYSET_LABEL } from './apply-identity.ts';
+import { APPLYSET_LABEL, OWNER_ANNOTATION, PRUNE_ANNOTATION, STACK_LABEL, type StackIdentity } from './apply-identity.ts';
 import { failureText, objectStatus } from './apply-report.ts';
 import type { InventoryEntry } from './inventory-codec.ts';
 import { classify } from './kube/errors.ts';
@@ -50,10 +50,14 @@ export async function pruneAll(run: PruneRun, signal: AbortSignal): Promise<void
     else open.push(entry);
   }
   for (const { items } of inReverse(open)) {
-    await forEachLimited(items, () => Math.min(PARALLEL, run.engine.share()), async (entry) => {
-      if (run.stop.aborted) return;
-      run.onRemoval(entry, await removeOne(run, entry, signal));
-    });
+    await forEachLimited(
+      items,
+      () => Math.min(PARALLEL, run.engine.share()),
+      async (entry) => {
+        if (run.stop.aborted) return;
+        run.onRemoval(entry, await removeOne(run, entry, signal));
+      },
+    );
   }
 }
 
@@ -82,7 +86,10 @@ async function tryRemove(run: PruneRun, entry: InventoryEntry, signal: AbortSign
     if (stranger !== undefined) return { kind: 'released', status: objectStatus(entry, 'kept', 'not_ours', stranger) };
     const wish = live.annotations?.[PRUNE_ANNOTATION] ?? entry.prune;
     if (wish === 'never') {
-      return { kind: 'released', status: objectStatus(entry, 'kept', 'prune_never', 'the object is marked as never to be pruned') };
+      return {
+        kind: 'released',
+        status: objectStatus(entry, 'kept', 'prune_never', 'the object is marked as never to be pruned'),
+      };
     }
     try {
       if (run.mode === 'orphan' || wish === 'orphan') return await orphan(run, ref, live, signal);
@@ -130,7 +137,13 @@ function remove(map: 'labels' | 'annotations', name: string): { readonly op: 're
   return { op: 'remove', path: `/metadata/${map}/${name.replaceAll('~', '~0').replaceAll('/', '~1')}` };
 }
 
-async function waitGone(run: PruneRun, entry: InventoryEntry, ref: ObjectRef, uid: string, signal: AbortSignal): Promise<Removal> {
+async function waitGone(
+  run: PruneRun,
+  entry: InventoryEntry,
+  ref: ObjectRef,
+  uid: string,
+  signal: AbortSignal,
+): Promise<Removal> {
   const { kube, clock } = run.engine;
   const until = clock.monotonic() + GONE_TIMEOUT_MS;
   while (clock.monotonic() < until && !run.stop.aborted) {
@@ -138,7 +151,11 @@ async function waitGone(run: PruneRun, entry: InventoryEntry, ref: ObjectRef, ui
     if (live?.uid !== uid) return { kind: 'deleted' };
     await clock.sleep(GONE_POLL_MS, signal);
   }
-  return { kind: 'kept', status: objectStatus(entry, 'kept', 'terminating', 'finalizers have not let the object go yet'), retry: true };
+  return {
+    kind: 'kept',
+    status: objectStatus(entry, 'kept', 'terminating', 'finalizers have not let the object go yet'),
+    retry: true,
+  };
 }
 
 /** The resource to delete through; `gone` when the kind was positively removed with all its objects; else why it cannot be told. */

@@ -47,7 +47,10 @@ export function guardRemovals(input: GuardInput): Map<string, NonNullable<Guard>
   const most = Math.max(FUSE_COUNT, Math.floor(total * FUSE_SHARE));
   const mass: Guard =
     !covered && removals.length > most
-      ? { reason: 'approval', message: `${removals.length} of ${total} objects would be deleted; more than ${most} need approve_deletes` }
+      ? {
+          reason: 'approval',
+          message: `${removals.length} of ${total} objects would be deleted; more than ${most} need approve_deletes`,
+        }
       : undefined;
   const kept = new Map<string, NonNullable<Guard>>();
   for (const entry of removals) {
@@ -59,8 +62,10 @@ export function guardRemovals(input: GuardInput): Map<string, NonNullable<Guard>
 
 function guardOne(entry: InventoryEntry, covered: boolean, input: GuardInput): Guard {
   if (entry.group === '' && entry.kind === 'Namespace') {
-    if (SYSTEM_NAMESPACE.test(entry.name)) return { reason: 'system_namespace', message: `namespace ${entry.name} is never deleted` };
-    if (entry.name === input.ownNamespace) return { reason: 'own_namespace', message: 'the namespace of the agent is never deleted' };
+    if (SYSTEM_NAMESPACE.test(entry.name))
+      return { reason: 'system_namespace', message: `namespace ${entry.name} is never deleted` };
+    if (entry.name === input.ownNamespace)
+      return { reason: 'own_namespace', message: 'the namespace of the agent is never deleted' };
     if (input.usesNamespace(entry.name)) return { reason: 'in_use', message: 'objects that stay are in the namespace' };
   }
   if (!covered && PRECIOUS.has(`${entry.group}/${entry.kind}`)) {

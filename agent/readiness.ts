@@ -122,7 +122,8 @@ function daemonSet({ spec, status }: Parts): Readiness {
   if (!('observedGeneration' in status)) return { ...progressing('NotObserved', 'the controller has not seen it'), ...pods };
   const updated = number(status.updatedNumberScheduled);
   const onDelete = fields(spec.updateStrategy).type === 'OnDelete';
-  if (!onDelete && updated < wanted) return { ...progressing('LessUpdated', `${updated} of ${wanted} pods are updated`), ...pods };
+  if (!onDelete && updated < wanted)
+    return { ...progressing('LessUpdated', `${updated} of ${wanted} pods are updated`), ...pods };
   const available = number(status.numberAvailable);
   if (available < wanted) return { ...progressing('LessAvailable', `${available} of ${wanted} pods are available`), ...pods };
   if (pods.podsReady < wanted) return { ...progressing('LessReady', `${pods.podsReady} of ${wanted} pods are ready`), ...pods };
@@ -153,7 +154,8 @@ function job({ spec, status, conditions }: Parts): Readiness {
 }
 
 /** Waiting reasons that do not go away by themselves. */
-const STUCK = /^(CrashLoopBackOff|ImagePullBackOff|ErrImagePull|InvalidImageName|CreateContainerConfigError|CreateContainerError)$/;
+const STUCK =
+  /^(CrashLoopBackOff|ImagePullBackOff|ErrImagePull|InvalidImageName|CreateContainerConfigError|CreateContainerError)$/;
 
 function pod({ status, conditions }: Parts): Readiness {
   const isReady = conditions.some(({ type, status: value }) => type === 'Ready' && value === 'True');
@@ -161,7 +163,9 @@ function pod({ status, conditions }: Parts): Readiness {
   if (status.phase === 'Succeeded') return ready('Succeeded');
   if (status.phase === 'Failed') return { ...failing(text(status.reason) || 'Failed', text(status.message)), ...pods };
   if (isReady) return { ...ready('Ready'), ...pods };
-  const containers = [status.initContainerStatuses, status.containerStatuses].flatMap((list) => (Array.isArray(list) ? list : []));
+  const containers = [status.initContainerStatuses, status.containerStatuses].flatMap((list) =>
+    Array.isArray(list) ? list : [],
+  );
   for (const container of containers) {
     const waiting = fields(fields(container).state).waiting;
     const reason = text(fields(waiting).reason);

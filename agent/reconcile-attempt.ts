@@ -34,12 +34,17 @@ export async function beginAttempt(
   const startedAtMs = engine.clock.monotonic();
   if (open && open.type === wanted.type && open.generation === wanted.generation) return { ...open, startedAtMs };
   if (open) {
-    await endAttempt(engine, inventory, { ...open, startedAtMs }, {
-      eventType: open.type,
-      success: false,
-      message: `interrupted before it ended; generation ${wanted.generation} follows`,
-      objects: [],
-    });
+    await endAttempt(
+      engine,
+      inventory,
+      { ...open, startedAtMs },
+      {
+        eventType: open.type,
+        success: false,
+        message: `interrupted before it ended; generation ${wanted.generation} follows`,
+        objects: [],
+      },
+    );
   }
   return { ...wanted, id: engine.newId(), startedAtMs };
 }

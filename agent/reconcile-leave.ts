@@ -1,10 +1,10 @@
-import { keyString } from '#lib/object.ts';
 import { create } from '@bufbuild/protobuf';
+import { keyString } from '#lib/object.ts';
 import { ApplyOptionsSchema, DeletionPolicy, type ObjectStatus } from '#proto/brokkr/v1/content_pb.js';
 import type { Engine } from './apply-engine.ts';
+import { statusText } from './apply-report.ts';
 import type { Inventory } from './inventory.ts';
 import type { InventoryEntry } from './inventory-codec.ts';
-import { statusText } from './apply-report.ts';
 import { pruneAll, type Removal } from './prune-run.ts';
 import { type Attempt, beginAttempt, endAttempt, openAttempt } from './reconcile-attempt.ts';
 import type { StackTombstone } from './target.ts';
@@ -23,13 +23,15 @@ const FINAL: ReadonlySet<string> = new Set(['system_namespace', 'own_namespace',
  * Removes everything a stack has, as its deletion policy says, and its inventory but for the head. Call `Inventory.removeHead` when the
  * broker has been told. Rejects with the signal's reason or when the inventory cannot be stored.
  */
-export async function leaveStack(
-  { engine, inventory, tombstone, stop }: LeaveInput,
-  signal: AbortSignal,
-): Promise<LeaveEnd> {
+export async function leaveStack({ engine, inventory, tombstone, stop }: LeaveInput, signal: AbortSignal): Promise<LeaveEnd> {
   if (!inventory.stored && inventory.entries.size === 0) return { kind: 'gone' };
   if (engine.deletionsHeld()) {
-    return { kind: 'kept', message: 'deletions are held until the history of the broker is confirmed', objects: [], retry: false };
+    return {
+      kind: 'kept',
+      message: 'deletions are held until the history of the broker is confirmed',
+      objects: [],
+      retry: false,
+    };
   }
   const { policy, generation } = tombstone;
   const { deploymentObjectId } = inventory.head;
@@ -37,6 +39,7 @@ export async function leaveStack(
   inventory.head = { ...inventory.head, tombstone: { policy, generation }, attempt: openAttempt(attempt) };
   await inventory.save(signal);
   const removed = new Map<InventoryEntry, Removal>();
+  const total = inventory.entries.size;
   await pruneAll(
     {
       engine,
@@ -44,7 +47,7 @@ export async function leaveStack(
       options: create(ApplyOptionsSchema),
       guards: {
         removals: [...inventory.entries.values()],
-        total: inventory.entries.size,
+        total,
         approvedDeletes: 0,
         approved: tombstone.approved,
         ownNamespace: engine.namespace,
@@ -60,7 +63,7 @@ export async function leaveStack(
     },
     signal,
   );
-  if (stop.aborted && removed.size < inventory.entries.size) return { kind: 'stopped' };
+  if (stop.aborted && removed.size < total) return { kind: 'stopped' };
   return finish(engine, inventory, attempt, removed, signal);
 }
 
@@ -86,7 +89,9 @@ async function finish(
     counts[name] = (counts[name] ?? 0) + 1;
   }
   const gone = inventory.entries.size === 0;
-  const words = Object.entries(counts).filter(([, number]) => number > 0).map(([name, number]) => `${number} ${name}`);
+  const words = Object.entries(counts)
+    .filter(([, number]) => number > 0)
+    .map(([name, number]) => `${number} ${name}`);
   const [first] = objects;
   const message = `${words.join(', ') || 'nothing was left'}${gone || !first ? '' : `; ${statusText(first)}`}`;
   await endAttempt(engine, inventory, attempt, { eventType: 'PRUNE', success: gone, message, objects, counts });

@@ -42,11 +42,11 @@ export function notable(outcomes: Outcomes, removed: ReadonlyMap<InventoryEntry,
   return objects;
 }
 
-
-
 /** A success in words. */
 export function successText(counts: Readonly<Record<string, number>>, kept: number, held: number, target: StackTarget): string {
-  const parts = Object.entries(counts).filter(([, number]) => number > 0).map(([name, number]) => `${number} ${name}`);
+  const parts = Object.entries(counts)
+    .filter(([, number]) => number > 0)
+    .map(([name, number]) => `${number} ${name}`);
   if (held > 0) parts.push(`${held} not deleted because deletions are held`);
   else if (kept > 0 && counts.kept === undefined) parts.push(`${kept} kept`);
   return `generation ${target.generation}: ${parts.join(', ') || 'nothing to do'}`;

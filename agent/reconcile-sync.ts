@@ -1,7 +1,7 @@
 import { errorText } from '#lib/errors.ts';
 import { keyString } from '#lib/object.ts';
 import { type ObjectStatus, Phase } from '#proto/brokkr/v1/content_pb.js';
-import { type Outcomes, applyAll, preflight } from './apply.ts';
+import { applyAll, type Outcomes, preflight } from './apply.ts';
 import { type Prepared, prepareStack, type WantedKind } from './apply-content.ts';
 import type { Engine } from './apply-engine.ts';
 import type { ApplyRun, Outcome } from './apply-object.ts';
@@ -19,9 +19,19 @@ import type { StackTarget } from './target.ts';
 /** How a sync ended. */
 export type SyncEnd =
   /** As the target says. `keptRetry`: something that should go could not be removed yet. */
-  | { readonly kind: 'applied'; readonly keptRetry: boolean; readonly kept: readonly ObjectStatus[]; readonly corrected: readonly string[] }
+  | {
+      readonly kind: 'applied';
+      readonly keptRetry: boolean;
+      readonly kept: readonly ObjectStatus[];
+      readonly corrected: readonly string[];
+    }
   /** Nothing was written: kinds are missing or the content is invalid. */
-  | { readonly kind: 'refused'; readonly message: string; readonly objects: readonly ObjectStatus[]; readonly missing: readonly WantedKind[] }
+  | {
+      readonly kind: 'refused';
+      readonly message: string;
+      readonly objects: readonly ObjectStatus[];
+      readonly missing: readonly WantedKind[];
+    }
   /** Something could not be written or read; `class` is that of the failure worth the earliest retry. */
   | { readonly kind: 'failed'; readonly class: ErrorClass; readonly message: string; readonly objects: readonly ObjectStatus[] }
   /** The options say that nothing is to be applied. */
@@ -126,7 +136,8 @@ async function finish(
   const corrected = [...outcomes].filter(([, o]) => o.kind === 'applied' && o.result !== 'unchanged').map(([key]) => key);
   const worked = corrected.length > 0 || [...removed.values()].some(({ kind }) => kind !== 'kept');
   if (fresh || !success || worked) {
-    const eventType = attempt.type === 'DRIFT' && worked && plan.removals.length > 0 && corrected.length === 0 ? 'PRUNE' : attempt.type;
+    const eventType =
+      attempt.type === 'DRIFT' && worked && plan.removals.length > 0 && corrected.length === 0 ? 'PRUNE' : attempt.type;
     await endAttempt(engine, inventory, attempt, { eventType, success, message, objects, counts });
   }
   inventory.head = {
@@ -244,7 +255,13 @@ async function refuse(
   signal: AbortSignal,
 ): Promise<SyncEnd> {
   const { message, objects, missing } = refusal;
-  await endAttempt(engine, inventory, attempt, { eventType: 'VALIDATE', success: false, message, objects, counts: { failed: objects.length } });
+  await endAttempt(engine, inventory, attempt, {
+    eventType: 'VALIDATE',
+    success: false,
+    message,
+    objects,
+    counts: { failed: objects.length },
+  });
   inventory.head = { ...inventory.head, refusedGeneration: target.generation };
   await inventory.save(signal);
   return { kind: 'refused', message, objects, missing };
@@ -275,4 +292,3 @@ async function fail(
   signal.throwIfAborted();
   return { kind: 'failed', class: kind, message, objects: [] };
 }
-

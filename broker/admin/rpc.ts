@@ -1,10 +1,10 @@
-import { fromJson, type MessageInitShape } from '@bufbuild/protobuf';
-import { timestampDate, timestampFromMs, ValueSchema } from '@bufbuild/protobuf/wkt';
+import { fromJson, type MessageInitShape, toJson } from '@bufbuild/protobuf';
+import { TimestampSchema, timestampFromMs, ValueSchema } from '@bufbuild/protobuf/wkt';
 import type { ServiceImpl } from '@connectrpc/connect';
 import { AdminService, type AuditLogSchema, type ListAuditLogsRequest } from '#proto/brokkr/v1/admin_pb.js';
-import { toTimestamp } from '../agents/messages.ts';
 import type { Pipeline } from '../api/command.ts';
 import type { Transaction } from '../database.ts';
+import { toTimestamp } from '../stacks/rows.ts';
 import { type AuditFilter, type AuditRow, countAudit, listAudit } from './store.ts';
 
 /** A session on this replica. */
@@ -70,8 +70,8 @@ function filterOf(request: ListAuditLogsRequest): AuditFilter {
     actionPrefix: group ? request.action.slice(0, -1) : undefined,
     resourceType: request.resourceType || undefined,
     resourceId: request.resourceId || undefined,
-    from: request.from && timestampDate(request.from),
-    to: request.to && timestampDate(request.to),
+    from: request.from && toJson(TimestampSchema, request.from),
+    to: request.to && toJson(TimestampSchema, request.to),
   };
 }
 

@@ -28,10 +28,10 @@ export interface AuditFilter {
   readonly actionPrefix: string | undefined;
   readonly resourceType: string | undefined;
   readonly resourceId: string | undefined;
-  /** From this time on. */
-  readonly from: Date | undefined;
+  /** From this time on, RFC 3339. */
+  readonly from: string | undefined;
   /** Before this time. */
-  readonly to: Date | undefined;
+  readonly to: string | undefined;
 }
 
 const WHERE = `($1::text is null or l.actor_type = $1) and ($2::uuid is null or l.actor_id = $2)

@@ -7,6 +7,7 @@ import {
   type TargetRuleSchema,
 } from '#proto/brokkr/v1/agents_pb.js';
 import type { Query } from '../api/command.ts';
+import { assertOwner, notFound } from '../stacks/stacks.ts';
 import { findStack } from '../stacks/store.ts';
 import type { Acceptance } from '../targeting/store.ts';
 import { listPairs, type MatchedRule, type PairRow } from './explain-store.ts';
@@ -145,8 +146,6 @@ function editDistance(a: string, b: string): number {
 
 async function assertOwnStack({ db, principal }: Query, stackId: string): Promise<void> {
   const stack = await findStack(db, stackId);
-  if (!stack) throw new BrokkrError('stack_not_found', `no stack ${stackId}`, { details: { stack_id: stackId } });
-  if (principal.kind === 'generator' && stack.generator_id !== principal.generatorId) {
-    throw new BrokkrError('stack_not_owned', `stack ${stack.name} belongs to another generator`);
-  }
+  if (!stack) throw notFound(stackId);
+  assertOwner(principal, stack);
 }

@@ -1,6 +1,6 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import { fromBinary } from '@bufbuild/protobuf';
-import { type Timestamp, timestampFromMs } from '@bufbuild/protobuf/wkt';
+import type { Timestamp } from '@bufbuild/protobuf/wkt';
 import {
   AgentAcceptance,
   type AgentAnnotationSchema,
@@ -14,8 +14,8 @@ import {
   Presence,
 } from '#proto/brokkr/v1/agents_pb.js';
 import { StackStatusSchema } from '#proto/brokkr/v1/sync_pb.js';
-import { timestampMs } from '../database.ts';
 import type { RegistrationRow } from '../generators/registrations.ts';
+import { toTimestamp } from '../stacks/rows.ts';
 import type { EventRow } from './reports-store.ts';
 import type { AgentAnnotationRow, AgentLabelRow, AgentRow } from './store.ts';
 import type { TargetRow } from './targets-store.ts';
@@ -46,11 +46,6 @@ const NIL_UUID = '00000000-0000-0000-0000-000000000000';
 const ONLINE_HEARTBEATS = 3;
 /** An agent that was silent for so long is gone. */
 const OFFLINE_AFTER_MS = 10 * 60_000;
-
-/** A time as stored, for a message. */
-export function toTimestamp(text: string): Timestamp {
-  return timestampFromMs(timestampMs(text));
-}
 
 /** A nullable time as stored, for a message. */
 export function toOptionalTimestamp(text: string | null): Timestamp | undefined {

@@ -135,7 +135,8 @@ export interface HealthRecord {
   readonly status: 'healthy' | 'degraded' | 'failing' | 'unknown';
   /** JSON text. */
   readonly summary: string | null;
-  readonly checkedAtMs: number;
+  /** RFC 3339. */
+  readonly checkedAt: string;
 }
 
 /** Which of these deployment objects do not exist. */
@@ -151,8 +152,8 @@ export async function selectMissingObjects(tx: Queryable, ids: readonly string[]
 export async function upsertHealthRecords(tx: Queryable, agentId: string, records: readonly HealthRecord[]): Promise<void> {
   await tx.query(
     `insert into deployment_health as h (agent_id, deployment_object_id, status, summary, checked_at)
-     select $1, u.object_id, u.status, u.summary, to_timestamp(u.checked_ms / 1000)
-     from unnest($2::uuid[], $3::text[], $4::text[], $5::float8[]) u (object_id, status, summary, checked_ms)
+     select $1, u.object_id, u.status, u.summary, u.checked_at
+     from unnest($2::uuid[], $3::text[], $4::text[], $5::timestamptz[]) u (object_id, status, summary, checked_at)
      order by u.object_id
      on conflict (agent_id, deployment_object_id) do update
        set status = excluded.status, summary = excluded.summary, checked_at = excluded.checked_at, updated_at = now()
@@ -162,7 +163,7 @@ export async function upsertHealthRecords(tx: Queryable, agentId: string, record
       records.map((record) => record.deploymentObjectId),
       records.map((record) => record.status),
       records.map((record) => record.summary),
-      records.map((record) => record.checkedAtMs),
+      records.map((record) => record.checkedAt),
     ],
   );
 }

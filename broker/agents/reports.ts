@@ -1,4 +1,5 @@
-import { timestampMs } from '@bufbuild/protobuf/wkt';
+import { toJson } from '@bufbuild/protobuf';
+import { TimestampSchema } from '@bufbuild/protobuf/wkt';
 import { BrokkrError } from '#lib/errors.ts';
 import type {
   CreateAgentEventRequest,
@@ -60,24 +61,23 @@ export async function createEvent(tx: Queryable, principal: Principal, request: 
   });
 }
 
-/** Stores health of deployment objects, all records or none. Throws `session_active` (agents only) and `invalid_health_record`. */
+/** Stores health of deployment objects, all records or none; of several about one object the last. Throws `session_active` (agents only) and `invalid_health_record`. */
 export async function reportHealth(tx: Queryable, principal: Principal, request: ReportHealthRequest): Promise<void> {
   const standing = await getStanding(tx, request.agentId);
   if (principal.kind === 'agent') assertNoSession(standing);
-  const newest = new Map<string, HealthRecord>();
+  const records = new Map<string, HealthRecord>();
   for (const update of request.deploymentObjects) {
     const record = toRecord(update);
-    const known = newest.get(record.deploymentObjectId);
-    if (!known || known.checkedAtMs <= record.checkedAtMs) newest.set(record.deploymentObjectId, record);
+    records.set(record.deploymentObjectId, record);
   }
-  if (newest.size === 0) return;
-  const missing = await selectMissingObjects(tx, [...newest.keys()]);
+  if (records.size === 0) return;
+  const missing = await selectMissingObjects(tx, [...records.keys()]);
   if (missing.length > 0) {
     throw new BrokkrError('invalid_health_record', `no deployment object ${missing[0]}`, {
       details: { deployment_object_ids: missing },
     });
   }
-  await upsertHealthRecords(tx, request.agentId, [...newest.values()]);
+  await upsertHealthRecords(tx, request.agentId, [...records.values()]);
 }
 
 /** Events the caller may see: all for an admin, those about its own stacks for a generator. */
@@ -123,7 +123,7 @@ function toRecord(update: DeploymentObjectHealthUpdate): HealthRecord {
     deploymentObjectId: update.id.toLowerCase(),
     status: HEALTH_TEXT[update.status],
     summary: update.summary ? JSON.stringify(summaryJson(update.summary)) : null,
-    checkedAtMs: timestampMs(update.checkedAt),
+    checkedAt: toJson(TimestampSchema, update.checkedAt),
   };
 }
 

@@ -3,6 +3,7 @@ import { AgentService } from '#proto/brokkr/v1/agents_pb.js';
 import type { Pipeline } from '../api/command.ts';
 import { readPage } from '../api/page.ts';
 import { listRegistrations } from '../generators/registrations.ts';
+import { deploymentObjectToProto, stackToProto } from '../stacks/rows.ts';
 import type { Acceptance } from '../targeting/store.ts';
 import { createAgent, deleteAgent, findAgent, listAgents, rotateAgentPak, updateAgent } from './agents.ts';
 import { explainTargets } from './explain.ts';
@@ -10,7 +11,7 @@ import { addAnnotation, addLabel, removeAnnotation, removeLabel } from './labels
 import { toAgent, toAnnotation, toEvent, toLabel, toRegistration, toTarget } from './messages.ts';
 import { createEvent, eventsOfAgent, getEvent, listAgentEvents, reportHealth, sendHeartbeat } from './reports.ts';
 import { type AgentRow, assertAgent, getAgent, listAnnotations, listLabels } from './store.ts';
-import { addTarget, removeTarget, stacksOf, targetState, toDeploymentObject, toStack } from './targets.ts';
+import { addTarget, removeTarget, stacksOf, targetState } from './targets.ts';
 import { listTargets } from './targets-store.ts';
 
 /** Settings of AgentService. */
@@ -107,12 +108,12 @@ function rules(
       explanations: await explainTargets(query, request, acceptance),
     })),
     getTargetState: pipeline.query(method.getTargetState, async ({ agentId, mode }, query) => ({
-      deploymentObjects: (await targetState(query, { agentId, unreportedOnly: mode !== 'full', acceptance })).map(
-        toDeploymentObject,
+      deploymentObjects: (await targetState(query, { agentId, unreportedOnly: mode !== 'full', acceptance })).map((row) =>
+        deploymentObjectToProto(row, row.yaml_content),
       ),
     })),
     listAgentStacks: pipeline.query(method.listAgentStacks, async ({ agentId }, query) => ({
-      stacks: (await stacksOf(query, { agentId, acceptance })).map(toStack),
+      stacks: (await stacksOf(query, { agentId, acceptance })).map(stackToProto),
     })),
     listRegistrations: pipeline.query(method.listRegistrations, async ({ agentId }, { db }) => {
       await assertAgent(db, agentId);

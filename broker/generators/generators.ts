@@ -1,12 +1,13 @@
-import { timestampMs as protoMs, type Timestamp } from '@bufbuild/protobuf/wkt';
+import type { Timestamp } from '@bufbuild/protobuf/wkt';
 import { BrokkrError, type JsonValue } from '#lib/errors.ts';
 import { mintKey } from '#lib/pak.ts';
 import type { CreateGeneratorRequest, Generator, UpdateGeneratorRequest } from '#proto/brokkr/v1/generators_pb.js';
 import { assertVersion } from '../agents/agents.ts';
 import type { Command } from '../api/command.ts';
 import type { Principal } from '../api/principal.ts';
-import { timestampMs } from '../database.ts';
 import { insertKey, revokeKeys } from '../keys/store.ts';
+import { toTimestamp } from '../stacks/rows.ts';
+import { deleteStacks } from '../stacks/stacks.ts';
 import { GeneratorEntity } from './entities.ts';
 import { editGenerator, type GeneratorRow, getGenerator, lockStackIds, softDeleteGenerator } from './store.ts';
 
@@ -15,9 +16,6 @@ export interface GeneratorWithKey {
   readonly row: GeneratorRow;
   readonly pak: string;
 }
-
-/** Deletes stacks as their owner would, in the command's transaction. */
-export type DeleteStacks = (command: Command, stackIds: readonly string[]) => Promise<unknown>;
 
 /** Owner of the stacks that admins create without naming a generator; found by this name. */
 const ADMIN_GENERATOR = 'admin-generator';
@@ -64,7 +62,7 @@ export async function updateGenerator(command: Command, request: UpdateGenerator
 }
 
 /** Deletes a generator with its stacks and keys. Built-in generators stay. */
-export async function deleteGenerator(command: Command, id: string, deleteStacks: DeleteStacks): Promise<void> {
+export async function deleteGenerator(command: Command, id: string): Promise<void> {
   const { tx } = command;
   assertOwnGenerator(command.principal, id);
   const entity = await editGenerator(tx.em, id);
@@ -72,7 +70,7 @@ export async function deleteGenerator(command: Command, id: string, deleteStacks
   if (!entity || isBuiltIn(row)) throw new BrokkrError('cannot_delete_system_generator', `generator ${row.name} is built in`);
   assertVersion(command, entity.version);
   const stackIds = await lockStackIds(tx, id);
-  if (stackIds.length > 0) await deleteStacks(command, stackIds);
+  await deleteStacks(command, stackIds);
   await softDeleteGenerator(tx, id);
   const keys = await revokeKeys(tx, { generatorId: id });
   command.audit('generator.deleted', 'generator', id, { name: row.name, stacks_deleted: stackIds.length, keys_revoked: keys });
@@ -175,10 +173,11 @@ function assertImmutable(row: GeneratorRow, given: Generator, paths: readonly st
     throw new BrokkrError('immutable_field', `${changed} of a generator cannot be changed`, { details: { field: changed } });
 }
 
-/** To the millisecond: what an answer shows. */
+/** To the millisecond: more than that does not survive every client. */
 function sameTime(given: Timestamp | undefined, stored: string | null): boolean {
   if (given === undefined || stored === null) return given === undefined && stored === null;
-  return protoMs(given) === timestampMs(stored);
+  const milliseconds = ({ seconds, nanos }: Timestamp) => Number(seconds) * 1000 + Math.floor(nanos / 1e6);
+  return milliseconds(given) === milliseconds(toTimestamp(stored));
 }
 
 function validName(name: string): string {

@@ -1,25 +1,16 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { ServiceImpl } from '@connectrpc/connect';
 import { type GeneratorSchema, GeneratorService } from '#proto/brokkr/v1/generators_pb.js';
-import { toOptionalTimestamp, toRegistration, toTimestamp } from '../agents/messages.ts';
+import { toOptionalTimestamp, toRegistration } from '../agents/messages.ts';
 import type { Pipeline } from '../api/command.ts';
 import { readPage } from '../api/page.ts';
+import { toTimestamp } from '../stacks/rows.ts';
 import { deregisterAgent, registerAgent, registeredAgents } from './consent.ts';
-import {
-  assertOwnGenerator,
-  createGenerator,
-  type DeleteStacks,
-  deleteGenerator,
-  rotateGeneratorPak,
-  updateGenerator,
-} from './generators.ts';
+import { assertOwnGenerator, createGenerator, deleteGenerator, rotateGeneratorPak, updateGenerator } from './generators.ts';
 import { type GeneratorRow, getGenerator, listGenerators } from './store.ts';
 
-/** GeneratorService. `deleteStacks` deletes a generator's stacks with it. */
-export function generatorService(
-  pipeline: Pipeline,
-  { deleteStacks }: { readonly deleteStacks: DeleteStacks },
-): ServiceImpl<typeof GeneratorService> {
+/** GeneratorService. */
+export function generatorService(pipeline: Pipeline): ServiceImpl<typeof GeneratorService> {
   const { method } = GeneratorService;
   const shape = (row: GeneratorRow, call: { etag(version: number): void }) => {
     call.etag(row.version);
@@ -43,7 +34,7 @@ export function generatorService(
       generator: shape(await updateGenerator(command, request), command),
     })),
     deleteGenerator: pipeline.command(method.deleteGenerator, async ({ id }, command) => {
-      await deleteGenerator(command, id, deleteStacks);
+      await deleteGenerator(command, id);
       return {};
     }),
     rotateGeneratorPak: pipeline.command(method.rotateGeneratorPak, async (request, command) => {

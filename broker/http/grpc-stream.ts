@@ -165,7 +165,11 @@ export class HotStream {
     const stream = this.#stream;
     if (stream.destroyed || stream.closed) return;
     stream.sendTrailers(this.#trailers);
-    if (!stream.readableEnded) stream.close(constants.NGHTTP2_NO_ERROR); // tells the client to stop sending (RFC 9113, 8.1)
+    if (stream.readableEnded) return;
+    // Tells the client to stop sending (RFC 9113, 8.1); at once it would overtake the trailers.
+    setImmediate(() => {
+      if (!stream.closed) stream.close(constants.NGHTTP2_NO_ERROR);
+    });
   }
 }
 

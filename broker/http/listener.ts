@@ -209,9 +209,17 @@ function createHttp2(deps: ListenerDeps, sessions: Set<ServerHttp2Session>, open
   server.removeAllListeners('stream');
   server.on('stream', (stream, headers, ...rest: unknown[]) => {
     stream.on('error', (error) => deps.log.debug({ error: errorText(error) }, 'http/2 stream failed'));
-    if (!deps.handleStream(stream, headers)) toRequest?.call(server, stream, headers, ...rest);
+    if (headerBytes(headers) > MAX_HEADER_BYTES) stream.respond({ ':status': 431 }, { endStream: true });
+    else if (!deps.handleStream(stream, headers)) toRequest?.call(server, stream, headers, ...rest);
   });
   return server;
+}
+
+/** Size as RFC 9113 counts it (10.5.1); the setting itself binds a peer only once it has acknowledged it. */
+function headerBytes(headers: IncomingHttpHeaders): number {
+  let bytes = 0;
+  for (const name in headers) bytes += name.length + String(headers[name]).length + 32;
+  return bytes;
 }
 
 /** Pings the peer for as long as the session lives and destroys it when an answer is missing at the next ping. */

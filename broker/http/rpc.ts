@@ -72,6 +72,7 @@ export function createRpc(deps: RpcDeps, options: RpcOptions): Rpc {
       try {
         const values = createContextValues().set(callKey, callOf(request.headers, request.socket?.remoteAddress, deps.newId));
         const answer = await handler(universalRequestFromNodeRequest(request as never, response as never, undefined, values));
+        if (answer.status >= 400 && request.httpVersionMajor > 1) request.resume(); // unread, Node would reset the stream
         if (answer.status >= 400 && answer.body === undefined) refuse(handler, request, response, answer);
         else await universalResponseToNodeResponse(closing(answer, request), response as never);
       } catch (error) {

@@ -89,11 +89,15 @@ const EMPTY: Problem = {
 
 function invalidContent(problems: readonly Problem[]): BrokkrError {
   const first = problems.find(({ severity }) => severity === 'error');
-  const place =
-    first && first.document > 0 ? `document ${first.document}${first.line === undefined ? '' : `, line ${first.line}`}: ` : '';
-  return new BrokkrError('invalid_deployment_object', `${place}${first?.message ?? 'the text cannot be used'}`, {
+  return new BrokkrError('invalid_deployment_object', `${placeOf(first)}${first?.message ?? 'the text cannot be used'}`, {
     details: { problems: problems.map((problem) => ({ ...problem }) as { readonly [key: string]: JsonValue }) },
   });
+}
+
+function placeOf(problem: Problem | undefined): string {
+  if (!problem || problem.document === 0) return '';
+  const { document, line, path } = problem;
+  return `document ${document}${line === undefined ? '' : `, line ${line}`}${path ? `, ${path}` : ''}: `;
 }
 
 /** The manifest of nothing, for deletion markers. */
@@ -133,7 +137,9 @@ export async function publish(
   if (digests.length > 0 && (await insertBlobRefs(tx, object.id, digests)) < digests.length) {
     throw new BrokkrError('unavailable', 'documents were collected as garbage between reading and publishing, try again');
   }
-  const options = wanted ?? optionsForContent(current, { marker: content.marker, afterMarker: current.allowEmpty && (await endsInMarker(tx, stack)) });
+  const options =
+    wanted ??
+    optionsForContent(current, { marker: content.marker, afterMarker: current.allowEmpty && (await endsInMarker(tx, stack)) });
   const head = await moveHead(tx, {
     stackId: stack.id,
     deploymentObjectId: object.id,

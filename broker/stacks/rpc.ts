@@ -199,7 +199,8 @@ async function apply(
       return await handler(request, ctx);
     } catch (error) {
       if (!(error instanceof SaltChanged)) throw error;
-      if (attempt === APPLY_ATTEMPTS) throw new BrokkrError('unavailable', 'the stack keeps being made anew, try again', { cause: error });
+      if (attempt === APPLY_ATTEMPTS)
+        throw new BrokkrError('unavailable', 'the stack keeps being made anew, try again', { cause: error });
     }
   }
 }

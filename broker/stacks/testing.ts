@@ -37,7 +37,13 @@ export function agentKey(agentId: string): Principal {
 
 /** Builds the service on an open database. */
 export function testService(
-  deps: { readonly db: Database; readonly yaml: YamlPool; readonly statusChanges?: StatusChanges; readonly clock?: Clock; readonly keys?: readonly BlobKey[] },
+  deps: {
+    readonly db: Database;
+    readonly yaml: YamlPool;
+    readonly statusChanges?: StatusChanges;
+    readonly clock?: Clock;
+    readonly keys?: readonly BlobKey[];
+  },
   options: Partial<StackServiceOptions> = {},
 ): TestService {
   const implementation = stackService(
@@ -47,7 +53,10 @@ export function testService(
       clock: deps.clock ?? systemClock,
       pipeline: createPipeline({ db: deps.db, committed: () => undefined }),
       blobs: createBlobStore(deps.keys),
-      statusChanges: deps.statusChanges ?? { wait: (_stackId, signal) => new Promise((_resolve, reject) => signal.addEventListener('abort', () => reject(signal.reason))) },
+      statusChanges: deps.statusChanges ?? {
+        wait: (_stackId, signal) =>
+          new Promise((_resolve, reject) => signal.addEventListener('abort', () => reject(signal.reason))),
+      },
     },
     { acceptance: 'all', limits: DEFAULT_LIMITS, ...options },
   );
@@ -60,7 +69,9 @@ export function testService(
         return next(request);
       };
       const interceptors = [createErrorsInterceptor(log), authenticate, createValidateInterceptor()];
-      const transport = createRouterTransport((router) => router.service(StackService, implementation), { router: { interceptors } });
+      const transport = createRouterTransport((router) => router.service(StackService, implementation), {
+        router: { interceptors },
+      });
       return createClient(StackService, transport);
     },
   };

@@ -1,7 +1,8 @@
 import { fromBinary } from '@bufbuild/protobuf';
 import { BrokkrError, errorText } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
-import { type AgentMessage, AgentMessageSchema } from '#proto/brokkr/v1/sync_pb.js';
+import { type AgentMessage, AgentMessageSchema, AgentSync } from '#proto/brokkr/v1/sync_pb.js';
+import { assertAccess } from '../api/access.ts';
 import type { Principal } from '../api/principal.ts';
 import type { HotMethod, HotStream } from '../http/grpc-stream.ts';
 import type { AgentSession } from './session.ts';
@@ -18,6 +19,7 @@ export function sessionMethod(sync: Sync, log: Logger): HotMethod {
     path: '/brokkr.v1.AgentSync/Session',
     maxMessageBytes: 1024 * 1024,
     open(stream) {
+      assertAccess(AgentSync.method.session, stream.principal as Principal, undefined);
       const connection = new SessionStream(sync, stream);
       stream.receive({ message: (payload) => connection.take(payload), end: () => connection.finish() });
       connection.serve().catch((error: unknown) => {

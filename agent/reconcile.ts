@@ -1,0 +1,279 @@
+import type { Clock } from '#lib/clock.ts';
+import type { Logger } from '#lib/log.ts';
+import { runTasks, type Task } from '#lib/run.ts';
+import { Wakeup } from '#lib/signal.ts';
+import type { YamlPool } from '#lib/yaml-pool.ts';
+import type { StackStatus } from '#proto/brokkr/v1/sync_pb.js';
+import type { Engine } from './apply-engine.ts';
+import { STACK_LABEL } from './apply-identity.ts';
+import { ObjectWatch, type WatchedKind } from './drift-watch.ts';
+import { HealthReporter } from './health.ts';
+import { Inventory, type InventoryPlace, loadInventories } from './inventory.ts';
+import type { Kube } from './kube/kube.ts';
+import type { KubeObject } from './kube/objects.ts';
+import { hasReadiness, readiness } from './readiness.ts';
+import { StackWorker, type WorkerEvents } from './stack-worker.ts';
+import type { ContentSource, HeldStack, ReportSink, StackTarget, StackTombstone } from './target.ts';
+
+/** What the reconciler needs. */
+export interface ReconcilerDeps {
+  readonly kube: Kube;
+  readonly yaml: YamlPool;
+  readonly content: ContentSource;
+  readonly report: ReportSink;
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** In [0, 1). */
+  readonly random: () => number;
+  /** Random ids, of attempts and of this process. */
+  readonly newId: () => string;
+}
+
+/** Settings of the reconciler. */
+export interface ReconcilerOptions {
+  readonly agentId: string;
+  /** Namespace of the inventories; created when it does not exist. */
+  readonly namespace: string;
+  /** For namespaced objects that name none. */
+  readonly defaultNamespace: string;
+  /** Stacks worked on at a time; 16 unless given. */
+  readonly concurrency?: number;
+  /** Time between two looks for kinds the server did not know, in milliseconds; 15 s unless given. */
+  readonly kindRecheckMs?: number;
+}
+
+const CONCURRENCY = 16;
+const KIND_RECHECK_MS = 15_000;
+/** Slots of the limiter that one stack alone leaves to others. */
+const SPARE_CALLS = 2;
+
+/** The apply engine of an agent: one worker a stack, shared watches, shared health. Starts nothing before `run`. */
+export function openReconciler(deps: ReconcilerDeps, options: ReconcilerOptions): Reconciler {
+  return new Reconciler(deps, options);
+}
+
+/** Keeps the stacks of this agent as the broker wants them. Call `load` before anything else. */
+export class Reconciler implements Task {
+  readonly name = 'reconciler';
+  readonly #engine: Engine;
+  readonly #place: InventoryPlace;
+  readonly #workers = new Map<string, StackWorker>();
+  readonly #byShort = new Map<string, StackWorker>();
+  readonly #watch: ObjectWatch;
+  readonly #health: HealthReporter;
+  readonly #slots: Slots;
+  readonly #started = new Set<StackWorker>();
+  readonly #arrivals = new Wakeup();
+  #suspended: string | undefined;
+  #deletionsHeld = true;
+
+  constructor(deps: ReconcilerDeps, options: ReconcilerOptions) {
+    const { agentId, namespace, defaultNamespace, concurrency = CONCURRENCY, kindRecheckMs = KIND_RECHECK_MS } = options;
+    this.#place = { kube: deps.kube, log: deps.log, agentId, namespace, writer: deps.newId() };
+    this.#slots = new Slots(concurrency);
+    this.#engine = {
+      ...deps,
+      ...{ agentId, namespace, defaultNamespace, kindRecheckMs },
+      deletionsHeld: () => this.#deletionsHeld,
+      share: () => this.#share(),
+      kindsChanged: () => {
+        for (const worker of this.#workers.values()) worker.kindsChanged();
+      },
+      usesNamespace: (name, except) => this.#usesNamespace(name, except),
+    };
+    this.#watch = new ObjectWatch(deps, {
+      seen: (kind, key, object) => this.#seen(kind, key, object),
+      left: (key) => this.#left(key),
+      listed: (kind, name, keys) => this.#listed(kind, name, keys),
+    });
+    this.#health = new HealthReporter(deps);
+  }
+
+  /** Reads the inventories from the cluster; what they say is what the agent holds. Call once, first. Rejects when the server cannot be asked. */
+  async load(signal: AbortSignal): Promise<HeldStack[]> {
+    const inventories = await loadInventories(this.#place, signal);
+    for (const inventory of inventories) this.#add(inventory);
+    return inventories.map(({ head: { attempt: _, shards: __, ...held } }) => held);
+  }
+
+  /** A stack as it is to be. Free when that is so already. */
+  offer(target: StackTarget): void {
+    this.#worker(target.stackId, target.stackName).offer(target);
+  }
+
+  /** A stack that has to leave. */
+  withdraw(tombstone: StackTombstone): void {
+    this.#worker(tombstone.stackId, tombstone.stackName).withdraw(tombstone);
+  }
+
+  /** Writes nothing any more, and keeps everything, until `resume`. Writes in flight end. */
+  suspend(reason: string): void {
+    this.#suspended = reason;
+    for (const worker of this.#workers.values()) worker.suspend(reason);
+  }
+
+  /** Goes on after `suspend`. */
+  resume(): void {
+    this.#suspended = undefined;
+    for (const worker of this.#workers.values()) worker.suspend(undefined);
+  }
+
+  /** While held (as at the start), nothing at all is deleted: the history of the broker is in doubt, or it has not spoken yet. */
+  holdDeletions(held: boolean): void {
+    if (held === this.#deletionsHeld) return;
+    this.#deletionsHeld = held;
+    if (!held) for (const worker of this.#workers.values()) worker.releaseDeletions();
+  }
+
+  /** Time between two health reports of everything, in milliseconds; 60 s unless set. */
+  set healthIntervalMs(ms: number) {
+    this.#health.intervalMs = ms;
+  }
+
+  /** State of every stack. */
+  stacks(): StackStatus[] {
+    return [...this.#workers.values()].map(({ status }) => status);
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    const workers: Task = { name: 'stack workers', run: (inner) => this.#runWorkers(inner) };
+    await runTasks([this.#watch, this.#health, workers], signal);
+  }
+
+  /** Starts a loop for each stack as it arrives, and waits for all of them at the end. */
+  async #runWorkers(signal: AbortSignal): Promise<void> {
+    const running = new Set<Promise<void>>();
+    let failure: { readonly error: unknown } | undefined;
+    while (!signal.aborted && !failure) {
+      for (const worker of this.#workers.values()) {
+        if (this.#started.has(worker)) continue;
+        this.#started.add(worker);
+        const run: Promise<void> = worker
+          .run(signal)
+          .catch((error: unknown) => {
+            if (signal.aborted) return;
+            failure = { error };
+            this.#arrivals.wake();
+          })
+          .finally(() => running.delete(run));
+        running.add(run);
+      }
+      await this.#arrivals.wait(signal).catch(() => undefined);
+    }
+    if (failure) throw failure.error;
+    await Promise.all(running);
+  }
+
+  #worker(stackId: string, stackName: string): StackWorker {
+    return this.#workers.get(stackId) ?? this.#add(new Inventory(this.#place, stackId, stackName));
+  }
+
+  #add(inventory: Inventory): StackWorker {
+    const events: WorkerEvents = {
+      changed: (worker) => {
+        this.#watch.use(worker.stackId, worker.inventory.entries.values());
+        this.#health.touch(worker);
+      },
+      gone: (worker) => {
+        this.#workers.delete(worker.stackId);
+        this.#byShort.delete(worker.inventory.identity.short);
+        this.#started.delete(worker);
+        this.#watch.use(worker.stackId, []);
+        this.#health.forget(worker);
+      },
+      run: (work, signal) => this.#slots.run(work, signal),
+    };
+    const worker = new StackWorker(this.#engine, inventory, events);
+    if (this.#suspended !== undefined) worker.suspend(this.#suspended);
+    this.#workers.set(worker.stackId, worker);
+    this.#byShort.set(inventory.identity.short, worker);
+    if (inventory.entries.size > 0) events.changed(worker);
+    this.#arrivals.wake();
+    return worker;
+  }
+
+  #share(): number {
+    const active = [...this.#workers.values()].filter(({ busy }) => busy).length;
+    const { limit } = this.#engine.kube.limiter;
+    return Math.max(2, active <= 1 ? limit - SPARE_CALLS : Math.floor(limit / active));
+  }
+
+  #usesNamespace(namespace: string, except: string): boolean {
+    for (const { stackId, inventory } of this.#workers.values()) {
+      if (stackId === except) continue;
+      for (const entry of inventory.entries.values()) if (entry.namespaced && entry.namespace === namespace) return true;
+    }
+    return false;
+  }
+
+  #seen({ group, kind }: WatchedKind, key: string, object: KubeObject): void {
+    const worker = this.#byShort.get(object.metadata.labels?.[STACK_LABEL] ?? '');
+    if (!worker?.inventory.entries.has(key)) return;
+    if (hasReadiness(group, kind)) {
+      const before = worker.seen.get(key);
+      const now = readiness(group, kind, object);
+      if (JSON.stringify(before) !== JSON.stringify(now)) {
+        worker.seen.set(key, now);
+        this.#health.touch(worker);
+      }
+    }
+    if (worker.suspects.see(key, object.metadata)) worker.wake();
+  }
+
+  #left(key: string): void {
+    for (const worker of this.#workers.values()) {
+      if (worker.seen.delete(key)) this.#health.touch(worker);
+      if (worker.suspects.miss(key)) worker.wake();
+    }
+  }
+
+  #listed({ group, kind }: WatchedKind, namespace: string | undefined, keys: ReadonlySet<string>): void {
+    for (const worker of this.#workers.values()) {
+      for (const [key, entry] of worker.inventory.entries) {
+        if (entry.group !== group || entry.kind !== kind || keys.has(key)) continue;
+        if (namespace !== undefined && entry.namespace !== namespace) continue;
+        if (worker.suspects.miss(key)) worker.wake();
+      }
+    }
+  }
+}
+
+/** Bounds the stacks worked on at a time; first come, first served. */
+class Slots {
+  #free: number;
+  readonly #waiting = new Set<() => void>();
+
+  constructor(size: number) {
+    this.#free = size;
+  }
+
+  async run(work: () => Promise<void>, signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    if (this.#free > 0) this.#free -= 1;
+    else await this.#turn(signal);
+    try {
+      await work();
+    } finally {
+      const [next] = this.#waiting;
+      if (next) {
+        this.#waiting.delete(next);
+        next();
+      } else this.#free += 1;
+    }
+  }
+
+  #turn(signal: AbortSignal): Promise<void> {
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const grant = () => {
+      signal.removeEventListener('abort', onAbort);
+      resolve();
+    };
+    const onAbort = () => {
+      this.#waiting.delete(grant);
+      reject(signal.reason);
+    };
+    this.#waiting.add(grant);
+    signal.addEventListener('abort', onAbort, { once: true });
+    return promise;
+  }
+}

@@ -1,0 +1,364 @@
+import { jitter } from '#lib/backoff.ts';
+import { TimeoutError } from '#lib/clock.ts';
+import { errorText } from '#lib/errors.ts';
+import { Wakeup } from '#lib/signal.ts';
+import { type ObjectStatus, Phase } from '#proto/brokkr/v1/content_pb.js';
+import type { StackStatus } from '#proto/brokkr/v1/sync_pb.js';
+import type { WantedKind } from './apply-content.ts';
+import type { Engine } from './apply-engine.ts';
+import { Suspects } from './drift-suspects.ts';
+import { countHealth, type HealthCount, type HealthSubject } from './health.ts';
+import { type Inventory, InventoryTakenError } from './inventory.ts';
+import { classify, type ErrorClass } from './kube/errors.ts';
+import type { Readiness } from './readiness.ts';
+import { leaveStack } from './reconcile-leave.ts';
+import { isSettled, type SyncEnd, syncStack } from './reconcile-sync.ts';
+import { retryDelayMs } from './stack-worker-schedule.ts';
+import { restoredPhase, statusOf } from './stack-worker-view.ts';
+import type { StackTarget, StackTombstone } from './target.ts';
+
+/** What a worker tells the reconciler. */
+export interface WorkerEvents {
+  /** The objects of the stack, or what is known of their health, changed. */
+  changed(worker: StackWorker): void;
+  /** The stack has left for good. */
+  gone(worker: StackWorker): void;
+  /** Runs one piece of work when one of the bounded places is free. */
+  run(work: () => Promise<void>, signal: AbortSignal): Promise<void>;
+}
+
+type Goal =
+  | { readonly kind: 'none' }
+  | { readonly kind: 'target'; readonly target: StackTarget }
+  | { readonly kind: 'tombstone'; readonly tombstone: StackTombstone };
+
+/** What the worker waits for besides news: a time, the server to answer, or kinds to appear. */
+interface Next {
+  readonly at: number;
+  readonly until?: 'server' | { readonly kinds: readonly WantedKind[] };
+}
+
+/** Recheck of objects that could not be removed yet. */
+const KEPT_RECHECK_MS = 30_000;
+const SERVER_RECHECK_MS = 1000;
+
+/**
+ * Everything about one stack, in one loop: the newest target wins, an older one in work stops at the next object. Nothing a stack does
+ * or waits for delays another one.
+ */
+export class StackWorker implements HealthSubject {
+  readonly inventory: Inventory;
+  readonly suspects: Suspects;
+  /** By key of the inventory. */
+  readonly seen = new Map<string, Readiness>();
+  readonly #engine: Engine;
+  readonly #events: WorkerEvents;
+  readonly #wakeup = new Wakeup();
+  #goal: Goal = { kind: 'none' };
+  /** The goal is not reached, as far as is known. */
+  #dirty = false;
+  #next: Next | undefined;
+  #failures = 0;
+  #job: AbortController | undefined;
+  #suspended: string | undefined;
+  #phase: Phase;
+  #message = '';
+  #objects: readonly ObjectStatus[] = [];
+  #count: HealthCount | undefined;
+
+  constructor(engine: Engine, inventory: Inventory, events: WorkerEvents) {
+    this.#engine = engine;
+    this.inventory = inventory;
+    this.#events = events;
+    this.suspects = new Suspects(engine, inventory);
+    this.#phase = restoredPhase(inventory);
+  }
+
+  get stackId(): string {
+    return this.inventory.head.stackId;
+  }
+
+  get deploymentObjectId(): string {
+    return this.inventory.head.deploymentObjectId;
+  }
+
+  /** Whether a sync is running now. */
+  get busy(): boolean {
+    return this.#job !== undefined;
+  }
+
+  /** The state as it would be reported now. */
+  get status(): StackStatus {
+    const view = { phase: this.#phase, message: this.#message, objects: this.#objects, count: this.#count };
+    return statusOf(this.inventory, view, this.#engine.clock.now());
+  }
+
+  /** Takes a target unless a newer one, or a newer tombstone, is known. The same one again is only answered with the state. */
+  offer(target: StackTarget): void {
+    const goal = this.#goal;
+    if (
+      goal.kind === 'tombstone' &&
+      goal.tombstone.incarnation === target.incarnation &&
+      goal.tombstone.generation >= target.generation
+    )
+      return;
+    if (goal.kind === 'target' && goal.target.incarnation === target.incarnation) {
+      if (goal.target.generation > target.generation) return;
+      if (goal.target.generation === target.generation && sameDigests(goal.target, target)) {
+        this.#tell();
+        return;
+      }
+    }
+    this.#goal = { kind: 'target', target };
+    if (!target.options.paused && isSettled(this.inventory, target) && !this.#hasOpenWork()) {
+      this.#show(Phase.APPLIED, '', []);
+      this.#events.changed(this);
+      this.#wakeup.wake(); // what was seen before the target came
+      return;
+    }
+    this.#begin(Phase.RECEIVED, 'superseded by a newer generation');
+  }
+
+  /** Takes a tombstone unless a newer target is known. */
+  withdraw(tombstone: StackTombstone): void {
+    const goal = this.#goal;
+    if (
+      goal.kind === 'target' &&
+      goal.target.incarnation === tombstone.incarnation &&
+      goal.target.generation > tombstone.generation
+    )
+      return;
+    this.#goal = { kind: 'tombstone', tombstone };
+    this.#begin(Phase.PRUNING, 'the stack was withdrawn');
+  }
+
+  /** Stops writing at the next object, keeping everything; undefined goes on. */
+  suspend(reason: string | undefined): void {
+    this.#suspended = reason;
+    if (reason !== undefined) this.#job?.abort(new Error(reason));
+    else this.#wakeup.wake();
+  }
+
+  /** Deletions are allowed again: what was kept only for that goes now. */
+  releaseDeletions(): void {
+    const waiting = this.#goal.kind === 'tombstone' || [...this.inventory.entries.values()].some(({ state }) => state === 'kept');
+    if (waiting && this.#goal.kind !== 'none') this.#begin(this.#phase, undefined);
+  }
+
+  /** The server serves new kinds. */
+  kindsChanged(): void {
+    if (typeof this.#next?.until !== 'object') return;
+    this.#next = { ...this.#next, at: 0 };
+    this.#wakeup.wake();
+  }
+
+  /** Something was seen that may need a correction. */
+  wake(): void {
+    this.#wakeup.wake();
+  }
+
+  count(): HealthCount | undefined {
+    if (this.inventory.head.appliedGeneration === 0n || this.#goal.kind === 'tombstone') return undefined;
+    return countHealth(this.inventory.entries.values(), this.seen);
+  }
+
+  healthChanged(count: HealthCount): void {
+    this.#count = count;
+    this.#tell();
+  }
+
+  /** Works until `signal` aborts or the stack has left. */
+  async run(signal: AbortSignal): Promise<void> {
+    this.#resumeRemoval();
+    while (!signal.aborted) {
+      await this.#wait(signal);
+      if (this.#suspended !== undefined) continue;
+      let left = false;
+      await this.#events.run(async () => {
+        left = await this.#step(signal);
+      }, signal);
+      if (left) return;
+    }
+  }
+
+  /** A crash after the last deletion leaves a head that only has to be removed. */
+  #resumeRemoval(): void {
+    const { tombstone, stackId, stackName, incarnation, revision } = this.inventory.head;
+    if (!tombstone || this.inventory.entries.size > 0 || this.#goal.kind !== 'none') return;
+    this.withdraw({ ...tombstone, stackId, stackName, incarnation, revision, approved: false });
+  }
+
+  async #wait(signal: AbortSignal): Promise<void> {
+    const { clock } = this.#engine;
+    const at = Math.min(this.#next?.at ?? Number.POSITIVE_INFINITY, this.suspects.dueAt(this.#goal.kind === 'target'));
+    if (this.#suspended !== undefined || at === Number.POSITIVE_INFINITY) {
+      await this.#wakeup.wait(signal);
+      return;
+    }
+    const ms = at - clock.monotonic();
+    if (ms <= 0) return;
+    using deadline = clock.deadline(ms, signal);
+    try {
+      await this.#wakeup.wait(deadline.signal);
+    } catch (error) {
+      if (signal.aborted || !(error instanceof TimeoutError)) throw error;
+    }
+  }
+
+  /** One piece of work, if any is due. True when the stack has left. */
+  async #step(signal: AbortSignal): Promise<boolean> {
+    const goal = this.#goal;
+    const due = this.#next !== undefined && this.#next.at <= this.#engine.clock.monotonic();
+    if (goal.kind === 'none' || this.#suspended !== undefined) return false;
+    if (due && !(await this.#stillDue(signal))) return false;
+    const job = new AbortController();
+    this.#job = job;
+    try {
+      if (goal.kind === 'tombstone') return due ? await this.#leave(goal.tombstone, job.signal, signal) : false;
+      const suspects = await this.suspects.take(signal);
+      if ((due && this.#dirty) || suspects.size > 0) {
+        this.#next = undefined;
+        const input = { engine: this.#engine, inventory: this.inventory, target: goal.target, suspects, stop: job.signal };
+        const end = await syncStack({ ...input, phase: (phase) => this.#show(phase, '', []) }, signal);
+        this.#finished(end, job.signal.aborted);
+      } else if (due) this.#next = undefined;
+    } catch (error) {
+      signal.throwIfAborted();
+      await this.#broken(error, signal);
+    } finally {
+      this.#job = undefined;
+      this.#events.changed(this);
+    }
+    return false;
+  }
+
+  /** Whether what the worker waited for is there; if not, the next look is planned. */
+  async #stillDue(signal: AbortSignal): Promise<boolean> {
+    const { kube, clock, random, kindRecheckMs } = this.#engine;
+    const until = this.#next?.until;
+    if (until === undefined) return true;
+    if (until === 'server') {
+      if (await kube.ready(signal)) return true;
+      this.#next = { at: clock.monotonic() + jitter(SERVER_RECHECK_MS, 0.5, random), until };
+      return false;
+    }
+    try {
+      kube.resources.invalidate();
+      for (const { group, version, kind } of until.kinds) {
+        const mapping = await kube.resources.resourceFor(group, version, kind, signal);
+        if (mapping.kind === 'found') continue;
+        this.#next = { at: clock.monotonic() + jitter(kindRecheckMs, 0.2, random), until };
+        return false;
+      }
+      return true;
+    } catch {
+      signal.throwIfAborted();
+      this.#next = { at: clock.monotonic() + jitter(kindRecheckMs, 0.2, random), until };
+      return false;
+    }
+  }
+
+  #finished(end: SyncEnd, stopped: boolean): void {
+    const { clock, random, kindRecheckMs } = this.#engine;
+    switch (end.kind) {
+      case 'applied':
+        this.suspects.corrected(end.corrected);
+        this.#failures = 0;
+        this.#dirty = end.keptRetry || stopped;
+        if (end.keptRetry) this.#again({ at: clock.monotonic() + jitter(KEPT_RECHECK_MS, 0.2, random) });
+        this.#show(Phase.APPLIED, end.kept.length > 0 ? `${end.kept.length} objects are kept` : '', end.kept);
+        return;
+      case 'refused': {
+        this.#failures += 1;
+        const delay = end.missing.length > 0 ? jitter(kindRecheckMs, 0.2, random) : retryDelayMs('permanent', 1, random);
+        this.#again({ at: clock.monotonic() + delay, ...(end.missing.length > 0 && { until: { kinds: end.missing } }) });
+        this.#show(Phase.REFUSED, end.message, end.objects);
+        return;
+      }
+      case 'failed':
+        this.#failed(end.class, end.message, end.objects);
+        return;
+      case 'paused':
+        this.#dirty = false;
+        this.#show(this.#phase === Phase.RECEIVED ? Phase.RECEIVED : Phase.APPLIED, 'paused: nothing is applied', []);
+        return;
+      case 'stopped':
+        if (this.#suspended !== undefined) this.#again({ at: clock.monotonic() });
+        return;
+    }
+  }
+
+  #failed(kind: ErrorClass, message: string, objects: readonly ObjectStatus[]): void {
+    const { clock, random } = this.#engine;
+    this.#dirty = true;
+    this.#failures += 1;
+    const at = clock.monotonic() + retryDelayMs(kind, this.#failures, random);
+    this.#again({ at, ...(kind === 'transient' && { until: 'server' as const }) });
+    this.#show(Phase.FAILED, message, objects);
+  }
+
+  /** The sync itself could not be carried out: the inventory could not be read or stored, or there is a bug. */
+  async #broken(error: unknown, signal: AbortSignal): Promise<void> {
+    this.#engine.log.warn({ stack: this.inventory.head.stackName, error: errorText(error) }, 'sync was not carried out');
+    if (error instanceof InventoryTakenError) await this.inventory.reload(signal).catch(() => signal.throwIfAborted());
+    this.#failed(classify(error), errorText(error), []);
+  }
+
+  async #leave(tombstone: StackTombstone, stop: AbortSignal, signal: AbortSignal): Promise<boolean> {
+    const { clock, random } = this.#engine;
+    this.#next = undefined;
+    this.#show(Phase.PRUNING, '', []);
+    const end = await leaveStack({ engine: this.#engine, inventory: this.inventory, tombstone, stop }, signal);
+    if (end.kind === 'stopped') {
+      if (this.#suspended !== undefined) this.#again({ at: clock.monotonic() });
+      return false;
+    }
+    if (end.kind === 'kept') {
+      if (end.retry) this.#again({ at: clock.monotonic() + jitter(KEPT_RECHECK_MS, 0.2, random) });
+      this.#show(Phase.KEPT, end.message, end.objects);
+      return false;
+    }
+    if (stop.aborted) return false; // a newer target came: the stack stays
+    this.#show(Phase.PRUNED, '', []);
+    await this.inventory.removeHead(signal);
+    if (this.#goal.kind !== 'tombstone') return false;
+    this.#events.gone(this);
+    return true;
+  }
+
+  /** Entries a crash left in doubt. */
+  #hasOpenWork(): boolean {
+    if (this.inventory.head.attempt || this.inventory.head.tombstone) return true;
+    return [...this.inventory.entries.values()].some(({ state }) => state === 'pending');
+  }
+
+  #begin(phase: Phase, reason: string | undefined): void {
+    this.#dirty = true;
+    this.#failures = 0;
+    this.#next = { at: 0 };
+    this.#objects = [];
+    if (reason !== undefined) this.#job?.abort(new Error(reason));
+    this.#show(phase, '', []);
+    this.#wakeup.wake();
+  }
+
+  /** Plans the next try unless news came meanwhile, which go first. */
+  #again(next: Next): void {
+    if (this.#next === undefined) this.#next = next;
+  }
+
+  #show(phase: Phase, message: string, objects: readonly ObjectStatus[]): void {
+    this.#phase = phase;
+    this.#message = message;
+    this.#objects = objects;
+    this.#tell();
+  }
+
+  #tell(): void {
+    this.#engine.report.status(this.status);
+  }
+}
+
+function sameDigests(a: StackTarget, b: StackTarget): boolean {
+  return Buffer.compare(a.manifestDigest, b.manifestDigest) === 0 && Buffer.compare(a.optionsDigest, b.optionsDigest) === 0;
+}
