@@ -6,6 +6,9 @@ import type { ObjectMeta } from './kube/objects.ts';
 import type { Resource } from './kube/resource.ts';
 import { FightDetector } from './stack-worker-schedule.ts';
 
+/** After a failed try. */
+const RETRY_MS = 2000;
+
 /** Objects of one stack that look changed or gone. What was seen is judged again before anything is done: we may have written meanwhile. */
 export class Suspects {
   readonly #engine: Engine;
@@ -13,6 +16,8 @@ export class Suspects {
   /** What was seen; undefined when the object seems gone. */
   readonly #seen = new Map<string, ObjectMeta | undefined>();
   readonly #fights = new FightDetector();
+  /** Nothing is taken before this monotonic time: the last try failed. */
+  #notBefore = 0;
 
   constructor(engine: Engine, inventory: Inventory) {
     this.#engine = engine;
@@ -39,7 +44,14 @@ export class Suspects {
   dueAt(correcting: boolean): number {
     let due = Number.POSITIVE_INFINITY;
     if (correcting) for (const key of this.#seen.keys()) due = Math.min(due, this.#fights.notBefore(key));
-    return due;
+    return Math.max(due, this.#notBefore);
+  }
+
+  /** Takes back what could not be corrected, to be tried again at `at`. What was seen meanwhile is newer and stays. */
+  putBack(suspects: ReadonlyMap<string, ObjectMeta | undefined>, at: number | undefined): void {
+    if (suspects.size === 0) return;
+    for (const [key, seen] of suspects) if (!this.#seen.has(key)) this.#seen.set(key, seen);
+    this.#notBefore = at ?? this.#engine.clock.monotonic() + RETRY_MS;
   }
 
   /** Remembers what was corrected, to notice fights. */
@@ -55,6 +67,7 @@ export class Suspects {
   async take(signal: AbortSignal): Promise<Map<string, ObjectMeta | undefined>> {
     const confirmed = new Map<string, ObjectMeta | undefined>();
     const now = this.#engine.clock.monotonic();
+    if (now < this.#notBefore) return confirmed;
     for (const [key, seen] of [...this.#seen]) {
       if (this.#fights.notBefore(key) > now) continue;
       const entry = this.#inventory.entries.get(key);
@@ -62,7 +75,14 @@ export class Suspects {
         this.#seen.delete(key);
         continue;
       }
-      const metadata = seen ?? (await this.#read(entry, signal));
+      let metadata = seen;
+      try {
+        metadata ??= await this.#read(entry, signal);
+      } catch {
+        signal.throwIfAborted();
+        this.#notBefore = now + RETRY_MS; // the server cannot be asked: no conclusion
+        break;
+      }
       this.#seen.delete(key);
       if (!metadata || judge(entry, metadata, this.#inventory.identity) !== 'same') confirmed.set(key, metadata);
     }

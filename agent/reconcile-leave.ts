@@ -25,7 +25,7 @@ const FINAL: ReadonlySet<string> = new Set(['system_namespace', 'own_namespace',
  */
 export async function leaveStack({ engine, inventory, tombstone, stop }: LeaveInput, signal: AbortSignal): Promise<LeaveEnd> {
   if (!inventory.stored && inventory.entries.size === 0) return { kind: 'gone' };
-  if (engine.deletionsHeld()) {
+  if (engine.deletionsHeld() && inventory.entries.size > 0) {
     return {
       kind: 'kept',
       message: 'deletions are held until the history of the broker is confirmed',

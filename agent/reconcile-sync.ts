@@ -14,6 +14,7 @@ import type { Plan, PlannedObject } from './plan.ts';
 import { pruneAll, type Removal } from './prune-run.ts';
 import { type Attempt, beginAttempt, endAttempt, openAttempt } from './reconcile-attempt.ts';
 import { count, failureMessage, notable, soonest, successText } from './reconcile-outcome.ts';
+import { sameContent } from './stack-worker-goal.ts';
 import type { StackTarget } from './target.ts';
 
 /** How a sync ended. */
@@ -227,11 +228,7 @@ function isUpdate({ inventory, suspects }: SyncInput, object: PlannedObject): bo
 /** Whether the inventory says that this target was applied as a whole. */
 export function isSettled(inventory: Inventory, target: StackTarget): boolean {
   const { head } = inventory;
-  return head.appliedGeneration === target.generation && head.attempt?.type !== 'APPLY' && sameContent(inventory, target);
-}
-
-function sameContent({ head }: Inventory, { manifestDigest, optionsDigest }: StackTarget): boolean {
-  return Buffer.compare(head.manifestDigest, manifestDigest) === 0 && Buffer.compare(head.optionsDigest, optionsDigest) === 0;
+  return head.appliedGeneration === target.generation && head.attempt?.type !== 'APPLY' && sameContent(inventory.head, target);
 }
 
 /** The target is received and verified: from here on a reconnect tells the broker so. */
@@ -239,7 +236,7 @@ function received(inventory: Inventory, target: StackTarget): void {
   const { stackName, manifestDigest, optionsDigest, deploymentObjectId, incarnation, revision } = target;
   const { tombstone: _, ...head } = inventory.head;
   const receivedGeneration = target.generation;
-  const same = sameContent(inventory, target);
+  const same = sameContent(inventory.head, target);
   inventory.head = {
     ...head,
     // Another history of the broker may give the same number to something else.

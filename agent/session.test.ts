@@ -1,7 +1,7 @@
 import { create, toBinary } from '@bufbuild/protobuf';
 import { describe, expect, it } from 'vitest';
 import { tombstoneDigest } from '#lib/digest.ts';
-import { DeletionPolicy, Health, ManifestSchema, Phase } from '#proto/brokkr/v1/content_pb.js';
+import { DeletionPolicy, Health, ManifestDeltaSchema, ManifestSchema, Phase } from '#proto/brokkr/v1/content_pb.js';
 import {
   AbsentSchema,
   BucketDigestsSchema,
@@ -67,11 +67,11 @@ describe.each<Tier>(['stream', 'poll'])('session over %s', (tier) => {
     const second = stackOf(A, 2n, ['one', 'three', 'four']);
     side.peer.say({ case: 'upsert', value: first.inline });
     await eventually(() => side.agent.offers.length === 1);
-    const delta = {
+    const delta = create(ManifestDeltaSchema, {
       baseDigest: first.digest,
       upserts: toWire(second.manifest.filter(({ name }) => name === 'four')).entries,
       removals: toWire(first.manifest.filter(({ name }) => name === 'two')).entries,
-    };
+    });
     side.peer.say({ case: 'upsert', value: create(UpsertSchema, { ...second.bare, delta }) });
     await eventually(() => side.agent.offers.length === 2);
     expect(side.agent.offers[1]!.manifest).toEqual(second.manifest);

@@ -5,6 +5,7 @@ import { type StackStatus, StackStatusSchema } from '#proto/brokkr/v1/sync_pb.js
 import { MAX_OBJECTS } from './apply-report.ts';
 import type { HealthCount } from './health.ts';
 import type { Inventory } from './inventory.ts';
+import type { StackTarget } from './target.ts';
 
 /** What a stack has to say about itself. */
 export interface StackView {
@@ -12,15 +13,21 @@ export interface StackView {
   readonly message: string;
   readonly objects: readonly ObjectStatus[];
   readonly count: HealthCount | undefined;
+  /** The target in work: received, though perhaps not stored yet. */
+  readonly target: Pick<StackTarget, 'generation' | 'manifestDigest'> | undefined;
 }
 
 /** A view as the report the broker gets. */
-export function statusOf(inventory: Inventory, { phase, message, objects, count }: StackView, nowMs: number): StackStatus {
+export function statusOf(
+  inventory: Inventory,
+  { phase, message, objects, count, target }: StackView,
+  nowMs: number,
+): StackStatus {
   const { head } = inventory;
   return create(StackStatusSchema, {
     stackId: head.stackId,
-    receivedGeneration: head.receivedGeneration,
-    receivedManifestDigest: head.manifestDigest,
+    receivedGeneration: target?.generation ?? head.receivedGeneration,
+    receivedManifestDigest: target?.manifestDigest ?? head.manifestDigest,
     appliedGeneration: head.appliedGeneration,
     phase,
     health: count?.health ?? Health.UNSPECIFIED,

@@ -4,15 +4,16 @@ import { errorText } from '#lib/errors.ts';
 import { Wakeup } from '#lib/signal.ts';
 import { type ObjectStatus, Phase } from '#proto/brokkr/v1/content_pb.js';
 import type { StackStatus } from '#proto/brokkr/v1/sync_pb.js';
-import type { WantedKind } from './apply-content.ts';
 import type { Engine } from './apply-engine.ts';
 import { Suspects } from './drift-suspects.ts';
 import { countHealth, type HealthCount, type HealthSubject } from './health.ts';
 import { type Inventory, InventoryTakenError } from './inventory.ts';
 import { classify, type ErrorClass } from './kube/errors.ts';
+import type { ObjectMeta } from './kube/objects.ts';
 import type { Readiness } from './readiness.ts';
 import { leaveStack } from './reconcile-leave.ts';
 import { isSettled, type SyncEnd, syncStack } from './reconcile-sync.ts';
+import { compareTarget, type Goal, isStale, type Next, stillWaiting } from './stack-worker-goal.ts';
 import { retryDelayMs } from './stack-worker-schedule.ts';
 import { restoredPhase, statusOf } from './stack-worker-view.ts';
 import type { StackTarget, StackTombstone } from './target.ts';
@@ -27,20 +28,8 @@ export interface WorkerEvents {
   run(work: () => Promise<void>, signal: AbortSignal): Promise<void>;
 }
 
-type Goal =
-  | { readonly kind: 'none' }
-  | { readonly kind: 'target'; readonly target: StackTarget }
-  | { readonly kind: 'tombstone'; readonly tombstone: StackTombstone };
-
-/** What the worker waits for besides news: a time, the server to answer, or kinds to appear. */
-interface Next {
-  readonly at: number;
-  readonly until?: 'server' | { readonly kinds: readonly WantedKind[] };
-}
-
 /** Recheck of objects that could not be removed yet. */
 const KEPT_RECHECK_MS = 30_000;
-const SERVER_RECHECK_MS = 1000;
 
 /**
  * Everything about one stack, in one loop: the newest target wins, an older one in work stops at the next object. Nothing a stack does
@@ -82,6 +71,10 @@ export class StackWorker implements HealthSubject {
     return this.inventory.head.deploymentObjectId;
   }
 
+  get #retryAt(): number | undefined {
+    return this.#next?.at;
+  }
+
   /** Whether a sync is running now. */
   get busy(): boolean {
     return this.#job !== undefined;
@@ -89,28 +82,20 @@ export class StackWorker implements HealthSubject {
 
   /** The state as it would be reported now. */
   get status(): StackStatus {
-    const view = { phase: this.#phase, message: this.#message, objects: this.#objects, count: this.#count };
+    const target = this.#goal.kind === 'target' ? this.#goal.target : undefined;
+    const view = { phase: this.#phase, message: this.#message, objects: this.#objects, count: this.#count, target };
     return statusOf(this.inventory, view, this.#engine.clock.now());
   }
 
   /** Takes a target unless a newer one, or a newer tombstone, is known. The same one again is only answered with the state. */
   offer(target: StackTarget): void {
-    const goal = this.#goal;
-    if (
-      goal.kind === 'tombstone' &&
-      goal.tombstone.incarnation === target.incarnation &&
-      goal.tombstone.generation >= target.generation
-    )
-      return;
-    if (goal.kind === 'target' && goal.target.incarnation === target.incarnation) {
-      if (goal.target.generation > target.generation) return;
-      if (goal.target.generation === target.generation && sameDigests(goal.target, target)) {
-        this.#tell();
-        return;
-      }
-    }
+    const verdict = compareTarget(this.#goal, target);
+    if (verdict === 'same') this.#tell();
+    if (verdict !== 'take') return;
     this.#goal = { kind: 'target', target };
     if (!target.options.paused && isSettled(this.inventory, target) && !this.#hasOpenWork()) {
+      this.#dirty = false;
+      this.#next = undefined;
       this.#show(Phase.APPLIED, '', []);
       this.#events.changed(this);
       this.#wakeup.wake(); // what was seen before the target came
@@ -121,13 +106,7 @@ export class StackWorker implements HealthSubject {
 
   /** Takes a tombstone unless a newer target is known. */
   withdraw(tombstone: StackTombstone): void {
-    const goal = this.#goal;
-    if (
-      goal.kind === 'target' &&
-      goal.target.incarnation === tombstone.incarnation &&
-      goal.target.generation > tombstone.generation
-    )
-      return;
+    if (isStale(this.#goal, tombstone)) return;
     this.#goal = { kind: 'tombstone', tombstone };
     this.#begin(Phase.PRUNING, 'the stack was withdrawn');
   }
@@ -207,55 +186,40 @@ export class StackWorker implements HealthSubject {
 
   /** One piece of work, if any is due. True when the stack has left. */
   async #step(signal: AbortSignal): Promise<boolean> {
+    if (this.#suspended !== undefined) return false;
+    const next = this.#next;
+    const due = next !== undefined && next.at <= this.#engine.clock.monotonic();
+    if (due) {
+      const later = await stillWaiting(this.#engine, next, signal);
+      if (later) {
+        if (this.#next === next) this.#next = later; // else there was news meanwhile
+        return false;
+      }
+    }
     const goal = this.#goal;
-    const due = this.#next !== undefined && this.#next.at <= this.#engine.clock.monotonic();
-    if (goal.kind === 'none' || this.#suspended !== undefined) return false;
-    if (due && !(await this.#stillDue(signal))) return false;
+    if (goal.kind === 'none') return false;
     const job = new AbortController();
+    let suspects: ReadonlyMap<string, ObjectMeta | undefined> = new Map();
     this.#job = job;
     try {
       if (goal.kind === 'tombstone') return due ? await this.#leave(goal.tombstone, job.signal, signal) : false;
-      const suspects = await this.suspects.take(signal);
+      suspects = await this.suspects.take(signal);
       if ((due && this.#dirty) || suspects.size > 0) {
         this.#next = undefined;
         const input = { engine: this.#engine, inventory: this.inventory, target: goal.target, suspects, stop: job.signal };
         const end = await syncStack({ ...input, phase: (phase) => this.#show(phase, '', []) }, signal);
         this.#finished(end, job.signal.aborted);
+        if (end.kind !== 'applied') this.suspects.putBack(suspects, this.#retryAt);
       } else if (due) this.#next = undefined;
     } catch (error) {
       signal.throwIfAborted();
       await this.#broken(error, signal);
+      this.suspects.putBack(suspects, this.#retryAt);
     } finally {
       this.#job = undefined;
       this.#events.changed(this);
     }
     return false;
-  }
-
-  /** Whether what the worker waited for is there; if not, the next look is planned. */
-  async #stillDue(signal: AbortSignal): Promise<boolean> {
-    const { kube, clock, random, kindRecheckMs } = this.#engine;
-    const until = this.#next?.until;
-    if (until === undefined) return true;
-    if (until === 'server') {
-      if (await kube.ready(signal)) return true;
-      this.#next = { at: clock.monotonic() + jitter(SERVER_RECHECK_MS, 0.5, random), until };
-      return false;
-    }
-    try {
-      kube.resources.invalidate();
-      for (const { group, version, kind } of until.kinds) {
-        const mapping = await kube.resources.resourceFor(group, version, kind, signal);
-        if (mapping.kind === 'found') continue;
-        this.#next = { at: clock.monotonic() + jitter(kindRecheckMs, 0.2, random), until };
-        return false;
-      }
-      return true;
-    } catch {
-      signal.throwIfAborted();
-      this.#next = { at: clock.monotonic() + jitter(kindRecheckMs, 0.2, random), until };
-      return false;
-    }
   }
 
   #finished(end: SyncEnd, stopped: boolean): void {
@@ -357,8 +321,4 @@ export class StackWorker implements HealthSubject {
   #tell(): void {
     this.#engine.report.status(this.status);
   }
-}
-
-function sameDigests(a: StackTarget, b: StackTarget): boolean {
-  return Buffer.compare(a.manifestDigest, b.manifestDigest) === 0 && Buffer.compare(a.optionsDigest, b.optionsDigest) === 0;
 }

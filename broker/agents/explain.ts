@@ -43,7 +43,7 @@ export async function explainTargets(
 }
 
 /** What one pair's rules and states come to. */
-export function explainPair(pair: PairRow): MessageInitShape<typeof TargetExplanationSchema> {
+function explainPair(pair: PairRow): MessageInitShape<typeof TargetExplanationSchema> {
   const withheld = pair.matched.length === 0 ? '' : withholding(pair);
   return {
     agentId: pair.agent_id,

@@ -70,7 +70,9 @@ export function mediaType(header: string | undefined): string {
 }
 
 function compressionOf(header: string | string[] | undefined): Compression | undefined {
-  const name = String(header ?? 'identity').trim().toLowerCase();
+  const name = String(header ?? 'identity')
+    .trim()
+    .toLowerCase();
   if (name === 'identity' || name === '') return undefined;
   const found = COMPRESSIONS.find((candidate) => candidate.name === name);
   if (found) return found;
@@ -79,5 +81,7 @@ function compressionOf(header: string | string[] | undefined): Compression | und
 }
 
 function tooLarge(maxBytes: number): BrokkrError {
-  return new BrokkrError('payload_too_large', `the body is larger than ${maxBytes} bytes`, { details: { limit_bytes: maxBytes } });
+  return new BrokkrError('payload_too_large', `the body is larger than ${maxBytes} bytes`, {
+    details: { limit_bytes: maxBytes },
+  });
 }

@@ -17,7 +17,10 @@ const compressionZstd: Compression = {
     } catch (error) {
       const tooLarge = (error as NodeJS.ErrnoException).code === 'ERR_BUFFER_TOO_LARGE';
       throw tooLarge
-        ? new ConnectError(`message is larger than configured readMaxBytes ${readMaxBytes} after decompression`, Code.ResourceExhausted)
+        ? new ConnectError(
+            `message is larger than configured readMaxBytes ${readMaxBytes} after decompression`,
+            Code.ResourceExhausted,
+          )
         : new ConnectError('decompression failed', Code.InvalidArgument, undefined, undefined, error);
     }
   },

@@ -91,7 +91,12 @@ export function grpcTrailers(error: ErrorBody | undefined): Record<string, strin
 
 /** `google.rpc.Status`: code = 1, message = 2, details = 3 of `google.protobuf.Any` (type_url = 1, value = 2). */
 function statusBytes(code: number, error: ErrorBody): Uint8Array {
-  const any = new BinaryWriter().tag(1, 2).string('type.googleapis.com/brokkr.v1.Error').tag(2, 2).bytes(errorDetailBytes(error)).finish();
+  const any = new BinaryWriter()
+    .tag(1, 2)
+    .string('type.googleapis.com/brokkr.v1.Error')
+    .tag(2, 2)
+    .bytes(errorDetailBytes(error))
+    .finish();
   return new BinaryWriter().tag(1, 0).int32(code).tag(2, 2).string(error.message).tag(3, 2).bytes(any).finish();
 }
 
@@ -99,7 +104,10 @@ function statusBytes(code: number, error: ErrorBody): Uint8Array {
 function percentEncode(text: string): string {
   let encoded = '';
   for (const byte of Buffer.from(text)) {
-    encoded += byte >= 0x20 && byte <= 0x7e && byte !== 0x25 ? String.fromCharCode(byte) : `%${byte.toString(16).toUpperCase().padStart(2, '0')}`;
+    encoded +=
+      byte >= 0x20 && byte <= 0x7e && byte !== 0x25
+        ? String.fromCharCode(byte)
+        : `%${byte.toString(16).toUpperCase().padStart(2, '0')}`;
   }
   return encoded;
 }

@@ -36,7 +36,13 @@ function call(port: TestServer, metadata: Record<string, string> = { authorizati
   const client = new grpc.Client(port.address, grpc.credentials.createInsecure());
   const given = new grpc.Metadata();
   for (const [key, value] of Object.entries(metadata)) given.set(key, value);
-  const stream = client.makeBidiStreamRequest(PATH, (bytes: Buffer) => bytes, (bytes: Buffer) => bytes, given, options);
+  const stream = client.makeBidiStreamRequest(
+    PATH,
+    (bytes: Buffer) => bytes,
+    (bytes: Buffer) => bytes,
+    given,
+    options,
+  );
   const received: bigint[] = [];
   stream.on('data', (bytes: Buffer) => received.push(fromBinary(BrokerMessageSchema, bytes).seq));
   stream.on('error', () => undefined);
@@ -54,7 +60,10 @@ describe('a hot stream with grpc-js', () => {
     for (let seq = 1n; seq <= 100n; seq += 1n) if (seq !== 13n && seq !== 14n) session.send(seq);
     await expect.poll(() => session.received.length).toBe(98);
     expect(port.server.counts().hotStreams).toBe(1);
-    expect(opened[0]).toMatchObject({ principal: 'tester', call: { ipAddress: '127.0.0.1', userAgent: expect.stringContaining('grpc-node') } });
+    expect(opened[0]).toMatchObject({
+      principal: 'tester',
+      call: { ipAddress: '127.0.0.1', userAgent: expect.stringContaining('grpc-node') },
+    });
     session.stream.end();
     expect((await session.status).code).toBe(grpc.status.OK);
     await expect.poll(() => port.server.counts().hotStreams).toBe(0);
@@ -93,7 +102,10 @@ describe('a hot stream with grpc-js', () => {
     await using port = await startTestServer({ hot: [echo()] });
     const session = call(port);
     session.stream.write(Buffer.alloc(1001));
-    expect(await session.status).toMatchObject({ code: grpc.status.RESOURCE_EXHAUSTED, details: expect.stringContaining('at most 1000') });
+    expect(await session.status).toMatchObject({
+      code: grpc.status.RESOURCE_EXHAUSTED,
+      details: expect.stringContaining('at most 1000'),
+    });
   });
 
   it('refuses compressed messages', async () => {
@@ -101,7 +113,12 @@ describe('a hot stream with grpc-js', () => {
     const client = new grpc.Client(port.address, grpc.credentials.createInsecure(), { 'grpc.default_compression_algorithm': 2 });
     const metadata = new grpc.Metadata();
     metadata.set('authorization', TEST_KEY);
-    const stream = client.makeBidiStreamRequest(PATH, (bytes: Buffer) => bytes, (bytes: Buffer) => bytes, metadata);
+    const stream = client.makeBidiStreamRequest(
+      PATH,
+      (bytes: Buffer) => bytes,
+      (bytes: Buffer) => bytes,
+      metadata,
+    );
     const status = new Promise<grpc.StatusObject>((resolve) => stream.once('status', resolve));
     stream.on('error', () => undefined).on('data', () => undefined);
     stream.write(Buffer.alloc(500));
@@ -132,7 +149,10 @@ describe('a hot stream with grpc-js', () => {
     const session = call(port);
     session.stream.pause();
     const stream = await opened;
-    const frame = toBinary(BrokerMessageSchema, create(BrokerMessageSchema, { body: { case: 'upsert', value: { stackName: 'x'.repeat(50_000) } } }));
+    const frame = toBinary(
+      BrokerMessageSchema,
+      create(BrokerMessageSchema, { body: { case: 'upsert', value: { stackName: 'x'.repeat(50_000) } } }),
+    );
     let written = 1;
     while (stream.write(frame)) written += 1;
     expect(stream.writableLength).toBeGreaterThan(200_000);
@@ -169,7 +189,8 @@ describe('a hot method with clients of Connect', () => {
       yield create(AgentMessageSchema, { seq: 2n });
     }
     const answers: bigint[][] = [];
-    for await (const { seq, ack } of client.session(messages(), { headers: { authorization: TEST_KEY } })) answers.push([seq, ack]);
+    for await (const { seq, ack } of client.session(messages(), { headers: { authorization: TEST_KEY } }))
+      answers.push([seq, ack]);
     expect(answers).toEqual([
       [1n, ack],
       [2n, ack],

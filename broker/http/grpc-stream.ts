@@ -45,7 +45,10 @@ export class HotStream {
   #deadline: Deadline | undefined;
 
   /** Use `openHotStream`. */
-  constructor(stream: ServerHttp2Stream, options: { readonly principal: unknown; readonly call: Call; readonly maxMessageBytes: number }) {
+  constructor(
+    stream: ServerHttp2Stream,
+    options: { readonly principal: unknown; readonly call: Call; readonly maxMessageBytes: number },
+  ) {
     this.principal = options.principal;
     this.call = options.call;
     this.signal = this.#ended.signal;

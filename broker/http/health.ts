@@ -1,4 +1,4 @@
-import { type ConnectRouter, Code, ConnectError } from '@connectrpc/connect';
+import { Code, ConnectError, type ConnectRouter } from '@connectrpc/connect';
 import { aborted } from '#lib/signal.ts';
 import { Health, HealthCheckResponse_ServingStatus as Status } from '#proto/grpc/health/v1/health_pb.js';
 

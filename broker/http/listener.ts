@@ -1,5 +1,16 @@
-import { createServer as createHttp1Server, type Server as Http1Server, type IncomingMessage, type ServerResponse } from 'node:http';
-import { createServer as createHttp2Server, type Http2Server, type IncomingHttpHeaders, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2';
+import {
+  createServer as createHttp1Server,
+  type Server as Http1Server,
+  type IncomingMessage,
+  type ServerResponse,
+} from 'node:http';
+import {
+  createServer as createHttp2Server,
+  type Http2Server,
+  type IncomingHttpHeaders,
+  type ServerHttp2Session,
+  type ServerHttp2Stream,
+} from 'node:http2';
 import { type AddressInfo, createServer, type Server as NetServer, type Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import type { Clock } from '#lib/clock.ts';
@@ -148,26 +159,24 @@ function createHttp1(deps: ListenerDeps, config: ListenerConfig, accepting: () =
     if (!accepting()) response.setHeader('connection', 'close');
     deps.handle(request, response);
   });
-  server.on('clientError', (error: NodeJS.ErrnoException, socket) => refuseHttp1(error, socket as Socket & { readonly _httpMessage?: ServerResponse }));
+  server.on('clientError', (error: NodeJS.ErrnoException, socket) =>
+    refuseHttp1(error, socket as Socket & { readonly _httpMessage?: ServerResponse }),
+  );
   return server;
 }
 
 /** What is no HTTP/1.1, too long or too slow gets a reason, unless an answer is on its way already. */
 function refuseHttp1(error: NodeJS.ErrnoException, socket: Socket & { readonly _httpMessage?: ServerResponse }): void {
-  if (!socket.writable || socket._httpMessage?.headersSent) {
+  if (!socket.writable || socket._httpMessage?.headersSent || error.code === 'ECONNRESET') {
     socket.destroy();
     return;
   }
-  switch (error.code) {
-    case 'HPE_HEADER_OVERFLOW':
-      return refuse(socket, '431 Request Header Fields Too Large', 'invalid_request', `the headers have more than ${MAX_HEADER_BYTES} bytes`);
-    case 'ERR_HTTP_REQUEST_TIMEOUT':
-      return refuse(socket, '408 Request Timeout', 'deadline_exceeded', 'the request was not complete in time');
-    case 'ECONNRESET':
-      socket.destroy();
-      return;
-    default:
-      return refuse(socket, '400 Bad Request', 'invalid_request', 'this is not an HTTP request');
+  if (error.code === 'HPE_HEADER_OVERFLOW') {
+    refuse(socket, '431 Request Header Fields Too Large', 'invalid_request', `the headers have more than ${MAX_HEADER_BYTES} bytes`);
+  } else if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT') {
+    refuse(socket, '408 Request Timeout', 'deadline_exceeded', 'the request was not complete in time');
+  } else {
+    refuse(socket, '400 Bad Request', 'invalid_request', 'this is not an HTTP request');
   }
 }
 
@@ -185,7 +194,11 @@ function refusePlain(socket: Socket): void {
   socket.end(head + body, () => socket.destroySoon());
 }
 
-function createHttp2(deps: ListenerDeps, sessions: Set<ServerHttp2Session>, opened: (session: ServerHttp2Session) => void): Http2Server {
+function createHttp2(
+  deps: ListenerDeps,
+  sessions: Set<ServerHttp2Session>,
+  opened: (session: ServerHttp2Session) => void,
+): Http2Server {
   const server = createHttp2Server({
     settings: {
       maxConcurrentStreams: MAX_STREAMS_PER_SESSION,
@@ -248,7 +261,9 @@ function listen(server: NetServer, address: string): Promise<string> {
   if (!match) throw new Error(`${address} is not an address, expected host:port`);
   const host = match[1] ?? match[2];
   return new Promise((resolve, reject) => {
-    server.once('error', (error: NodeJS.ErrnoException) => reject(new Error(`cannot listen on ${address}: ${reasonOf(error)}`, { cause: error })));
+    server.once('error', (error: NodeJS.ErrnoException) =>
+      reject(new Error(`cannot listen on ${address}: ${reasonOf(error)}`, { cause: error })),
+    );
     server.listen({ ...(host && { host }), port: Number(match[3]), backlog: BACKLOG }, () => {
       const { address: actual, family, port } = server.address() as AddressInfo;
       resolve(family === 'IPv6' ? `[${actual}]:${port}` : `${actual}:${port}`);

@@ -8,7 +8,11 @@ import { STACK_ID, startTestServer, TEST_KEY } from './testing.ts';
 const run = promisify(execFile);
 
 /** Body and status of a request made by curl. */
-async function curl(address: string, path: string, ...options: string[]): Promise<{ status: number; version: string; body: string }> {
+async function curl(
+  address: string,
+  path: string,
+  ...options: string[]
+): Promise<{ status: number; version: string; body: string }> {
   const write = ['-w', '\n%{http_code} %{http_version}', '-sS', '--max-time', '20', '-H', `authorization: ${TEST_KEY}`];
   const { stdout } = await run('curl', [...write, ...options, `http://${address}${path}`]).catch((error: { stderr: string }) => {
     throw new Error(error.stderr); // the message has the whole command line
@@ -57,7 +61,9 @@ describe('the one port', () => {
   it('understands a client that sends one byte at a time', async () => {
     await using port = await startTestServer();
     const request = `GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n`;
-    expect(await talk(port.address, (socket) => void trickle(socket, Buffer.from(request), 2))).toMatch(/^HTTP\/1.1 200 OK[^]*OK$/);
+    expect(await talk(port.address, (socket) => void trickle(socket, Buffer.from(request), 2))).toMatch(
+      /^HTTP\/1.1 200 OK.*OK$/s,
+    );
     const session = http2Connect(`http://${port.address}`, {
       createConnection: () => {
         const at = port.address.lastIndexOf(':');
@@ -104,7 +110,18 @@ describe('the one port', () => {
 
   it.each(['--http1.1', '--http2-prior-knowledge'])('cuts off an upload that takes too long (%s)', async (version) => {
     await using port = await startTestServer({}, { limits: { headerTimeoutMs: 400, requestTimeoutMs: 700 } });
-    const slow = ['--limit-rate', '1k', '-X', 'POST', '-H', 'content-type: application/json', '-H', 'expect:', '-d', 'x'.repeat(300_000)];
+    const slow = [
+      '--limit-rate',
+      '1k',
+      '-X',
+      'POST',
+      '-H',
+      'content-type: application/json',
+      '-H',
+      'expect:',
+      '-d',
+      'x'.repeat(300_000),
+    ];
     const answer = await curl(port.address, '/api/v1/stacks', version, ...slow).catch((error: Error) => error);
     if (!(answer instanceof Error)) expect(answer.status).toBe(408);
     expect(port.seen).toHaveLength(0);
@@ -114,7 +131,15 @@ describe('the one port', () => {
     const limits = { requestBytes: 10_000, methodBytes: { '/brokkr.v1.StackService/CreateDeploymentObject': 100_000 } };
     await using port = await startTestServer({}, { limits });
     const objects = `/api/v1/stacks/${STACK_ID}/deployment-objects`;
-    const post = (bytes: number, ...more: string[]) => ['-X', 'POST', '-H', 'content-type: text/yaml', '--data-binary', 'x'.repeat(bytes), ...more];
+    const post = (bytes: number, ...more: string[]) => [
+      '-X',
+      'POST',
+      '-H',
+      'content-type: text/yaml',
+      '--data-binary',
+      'x'.repeat(bytes),
+      ...more,
+    ];
     for (const version of ['--http1.1', '--http2-prior-knowledge']) {
       expect(await curl(port.address, objects, version, ...post(90_000))).toMatchObject({ status: 201 });
       const refused = await curl(port.address, objects, version, ...post(110_000));
@@ -151,7 +176,9 @@ describe('the one port', () => {
 
   it('tells what it served', async () => {
     const served: string[] = [];
-    await using port = await startTestServer({ observe: ({ kind, target, status }) => void served.push(`${kind} ${target} ${status}`) });
+    await using port = await startTestServer({
+      observe: ({ kind, target, status }) => void served.push(`${kind} ${target} ${status}`),
+    });
     await curl(port.address, '/healthz');
     await curl(port.address, '/api/v1/stacks');
     await curl(port.address, '/nothing', '--http2-prior-knowledge');

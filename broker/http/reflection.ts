@@ -1,7 +1,18 @@
-import { createRegistry, type DescFile, type DescService, type MessageInitShape, type Registry, toBinary } from '@bufbuild/protobuf';
+import {
+  createRegistry,
+  type DescFile,
+  type DescService,
+  type MessageInitShape,
+  type Registry,
+  toBinary,
+} from '@bufbuild/protobuf';
 import { FileDescriptorProtoSchema } from '@bufbuild/protobuf/wkt';
 import { Code, type ConnectRouter } from '@connectrpc/connect';
-import { type ServerReflectionRequest, ServerReflection, ServerReflectionResponseSchema } from '#proto/grpc/reflection/v1/reflection_pb.js';
+import {
+  ServerReflection,
+  type ServerReflectionRequest,
+  type ServerReflectionResponseSchema,
+} from '#proto/grpc/reflection/v1/reflection_pb.js';
 import { ServerReflection as ServerReflectionAlpha } from '#proto/grpc/reflection/v1alpha/reflection_pb.js';
 
 /** Registers gRPC reflection, v1 and v1alpha, about `services` and itself. */
@@ -13,7 +24,11 @@ export function registerReflection(router: ConnectRouter, services: readonly Des
   const names = [...new Set(all.map((service) => service.typeName))].sort();
   async function* serverReflectionInfo(requests: AsyncIterable<Asked>): AsyncGenerator<Answer> {
     for await (const request of requests) {
-      yield { validHost: request.host, originalRequest: request as never, messageResponse: answer(request, files, registry, names) };
+      yield {
+        validHost: request.host,
+        originalRequest: request as never,
+        messageResponse: answer(request, files, registry, names),
+      };
     }
   }
   router.service(ServerReflection, { serverReflectionInfo });
@@ -31,7 +46,12 @@ function addFile(files: Map<string, DescFile>, file: DescFile): void {
   files.set(file.proto.name, file); // after what it needs
 }
 
-function answer({ messageRequest }: Asked, files: ReadonlyMap<string, DescFile>, registry: Registry, names: readonly string[]): Content {
+function answer(
+  { messageRequest }: Asked,
+  files: ReadonlyMap<string, DescFile>,
+  registry: Registry,
+  names: readonly string[],
+): Content {
   switch (messageRequest.case) {
     case 'listServices':
       return { case: 'listServicesResponse', value: { service: names.map((name) => ({ name })) } };
@@ -73,7 +93,9 @@ function fileOf(registry: Registry, symbol: string): DescFile | undefined {
 }
 
 function extensionsOf(registry: Registry, typeName: string) {
-  return [...registry].filter((type) => type.kind === 'extension').filter((extension) => extension.extendee.typeName === typeName);
+  return [...registry]
+    .filter((type) => type.kind === 'extension')
+    .filter((extension) => extension.extendee.typeName === typeName);
 }
 
 /** The file and all it imports, so that a client needs one question. */

@@ -1,20 +1,17 @@
-import { type DescEnum, type DescField, type DescMessage, type JsonValue, type Message, ScalarType, toJson } from '@bufbuild/protobuf';
+import {
+  type DescEnum,
+  type DescField,
+  type DescMessage,
+  type JsonValue,
+  type Message,
+  ScalarType,
+  toJson,
+} from '@bufbuild/protobuf';
 import { base64Encode } from '@bufbuild/protobuf/wire';
 import { wireNamesOf } from './wire-names.ts';
 
 /** Prints one message type as REST JSON. */
 export type Printer = (message: Message) => JsonValue;
-
-/** Printers of message types, each compiled once. */
-export interface Printers {
-  /**
-   * The printer of a type: snake_case names, unset optional fields and messages null, 64-bit integers as numbers while
-   * exactly representable, RFC 3339 times with Z, enums as `wireNamesOf` spells them.
-   */
-  of(desc: DescMessage): Printer;
-  /** The printer of the values of one field. */
-  ofField(field: DescField): (value: unknown) => JsonValue;
-}
 
 /** Fields that are left out when empty instead of being null; existing clients rely on it. */
 const LEFT_OUT: ReadonlySet<string> = new Set([
@@ -26,35 +23,46 @@ const LEFT_OUT: ReadonlySet<string> = new Set([
 
 type FieldPrinter = (from: Record<string, unknown>, to: Record<string, JsonValue>) => void;
 
-/** An empty cache of printers. */
-export function createPrinters(): Printers {
-  const messages = new Map<string, Printer>();
-  const enums = new Map<string, (value: number) => JsonValue>();
+/**
+ * Printers of message types, each compiled once: snake_case names, unset optional fields and messages null, 64-bit
+ * integers as numbers while exactly representable, RFC 3339 times with Z, enums as `wireNamesOf` spells them.
+ */
+export class Printers {
+  readonly #messages = new Map<string, Printer>();
 
-  const printers: Printers = {
-    of(desc) {
-      const known = messages.get(desc.typeName);
-      if (known) return known;
-      if (desc.typeName.startsWith('google.protobuf.')) {
-        const wellKnown: Printer = (message) => toJson(desc, message);
-        messages.set(desc.typeName, wellKnown);
-        return wellKnown;
-      }
-      const fields: FieldPrinter[] = [];
-      const printer: Printer = (message) => {
-        const json: Record<string, JsonValue> = {};
-        for (const print of fields) print(message as unknown as Record<string, unknown>, json);
-        return json;
-      };
-      messages.set(desc.typeName, printer); // before its fields: types may contain themselves
-      for (const field of desc.fields) fields.push(fieldPrinter(field));
-      return printer;
-    },
-    ofField: valuePrinter,
-  };
+  /** The printer of a type. */
+  of(desc: DescMessage): Printer {
+    const known = this.#messages.get(desc.typeName);
+    if (known) return known;
+    const fields: FieldPrinter[] = [];
+    const ours: Printer = (message) => {
+      const json: Record<string, JsonValue> = {};
+      for (const print of fields) print(message as unknown as Record<string, unknown>, json);
+      return json;
+    };
+    const printer = desc.typeName.startsWith('google.protobuf.') ? (message: Message) => toJson(desc, message) : ours;
+    this.#messages.set(desc.typeName, printer); // before its fields: types may contain themselves
+    if (printer === ours) for (const field of desc.fields) fields.push(this.#fieldPrinter(field));
+    return printer;
+  }
 
-  function fieldPrinter(field: DescField): FieldPrinter {
-    const value = valuePrinter(field);
+  /** The printer of the values of one field. */
+  ofField(field: DescField): (value: unknown) => JsonValue {
+    const item = this.#itemPrinter(field.message ?? field.enum ?? (field.scalar as ScalarType));
+    switch (field.fieldKind) {
+      case 'list':
+        return (value) => (value as unknown[]).map(item);
+      case 'map':
+        return (value) => Object.fromEntries(Object.entries(value as object).map(([key, content]) => [key, item(content)]));
+      case 'scalar':
+      case 'enum':
+      case 'message':
+        return item;
+    }
+  }
+
+  #fieldPrinter(field: DescField): FieldPrinter {
+    const value = this.ofField(field);
     const { name, localName } = field;
     const oneof = field.oneof?.localName;
     if (oneof !== undefined) {
@@ -71,47 +79,12 @@ export function createPrinters(): Printers {
     };
   }
 
-  function valuePrinter(field: DescField): (value: unknown) => JsonValue {
-    switch (field.fieldKind) {
-      case 'list': {
-        const item = itemPrinter(field.listKind === 'scalar' ? field.scalar : field.listKind === 'enum' ? field.enum : field.message);
-        return (value) => (value as unknown[]).map(item);
-      }
-      case 'map': {
-        const item = itemPrinter(field.mapKind === 'scalar' ? field.scalar : field.mapKind === 'enum' ? field.enum : field.message);
-        return (value) => Object.fromEntries(Object.entries(value as object).map(([key, content]) => [key, item(content)]));
-      }
-      case 'scalar':
-        return itemPrinter(field.scalar);
-      case 'enum':
-        return itemPrinter(field.enum);
-      case 'message':
-        return itemPrinter(field.message);
-    }
-  }
-
-  function itemPrinter(type: ScalarType | DescEnum | DescMessage): (value: unknown) => JsonValue {
+  #itemPrinter(type: ScalarType | DescEnum | DescMessage): (value: unknown) => JsonValue {
     if (typeof type === 'number') return scalarPrinter(type);
-    if (type.kind === 'message') {
-      let printer: Printer | undefined;
-      return (value) => {
-        printer ??= printers.of(type);
-        return printer(value as Message);
-      };
-    }
-    return enumPrinter(type) as (value: unknown) => JsonValue;
+    if (type.kind === 'message') return (value) => this.of(type)(value as Message);
+    const { byNumber } = wireNamesOf(type);
+    return (value) => byNumber.get(value as number) ?? (value === 0 ? null : (value as number));
   }
-
-  function enumPrinter(desc: DescEnum): (value: number) => JsonValue {
-    const known = enums.get(desc.typeName);
-    if (known) return known;
-    const { byNumber } = wireNamesOf(desc);
-    const printer = (value: number) => byNumber.get(value) ?? (value === 0 ? null : value);
-    enums.set(desc.typeName, printer);
-    return printer;
-  }
-
-  return printers;
 }
 
 function scalarPrinter(type: ScalarType): (value: unknown) => JsonValue {

@@ -1,10 +1,18 @@
-import { create, type DescField, type DescMethod, type JsonObject, type JsonValue, type Message, toBinary } from '@bufbuild/protobuf';
+import {
+  create,
+  type DescField,
+  type DescMethod,
+  type JsonObject,
+  type JsonValue,
+  type Message,
+  toBinary,
+} from '@bufbuild/protobuf';
 import { FieldMaskSchema } from '@bufbuild/protobuf/wkt';
 import { BrokkrError, type ErrorName } from '#lib/errors.ts';
 import { decodeText, mediaType, readBody, YAML_TYPES } from './body.ts';
 import { jsonErrorPosition } from './json-position.ts';
 import { hasBody, type IncomingRequest } from './request.ts';
-import { createInputReader, type InputReader } from './rest-input.ts';
+import { InputReader } from './rest-input.ts';
 import type { Route } from './routes.ts';
 import { invalidName, isErrorName } from './rpc-errors.ts';
 
@@ -14,21 +22,26 @@ export interface RequestReader {
    * Merges path, query and body and encodes the message. `values` are the path parameters. Throws what a client may have
    * done wrong: `invalid_request`, `invalid_request_body`, `unsupported_content_type`, `payload_too_large`, `<x>_id_mismatch`.
    */
-  read(request: IncomingRequest, route: Route, values: readonly string[], query: URLSearchParams, maxBytes: number): Promise<Uint8Array>;
+  read(
+    request: IncomingRequest,
+    route: Route,
+    values: readonly string[],
+    query: URLSearchParams,
+    maxBytes: number,
+  ): Promise<Uint8Array>;
 }
 
 /** A reader of REST requests. The protocol with agents ignores fields it does not know, everything else refuses them. */
 export function createRequestReader(ignoresUnknown: (method: DescMethod) => boolean): RequestReader {
-  const strict = createInputReader(() => false);
-  const lenient = createInputReader(() => true);
+  const strict = new InputReader(false);
+  const lenient = new InputReader(true);
   return {
     async read(request, route, values, query, maxBytes) {
-      const ignore = ignoresUnknown(route.method);
-      const reader = ignore ? lenient : strict;
+      const reader = ignoresUnknown(route.method) ? lenient : strict;
       const { json, mask } = await readJson(reader, request, route, maxBytes);
       mergeQuery(reader, json, route, query);
       route.parameters.forEach((field, at) => void mergePath(reader, json, route, field, values[at] ?? ''));
-      const message = reader.message(route.method.input, json, ignore);
+      const message = reader.message(route.method.input, json);
       if (mask && route.presenceMask) setMask(message, route.presenceMask, mask);
       try {
         return toBinary(route.method.input, message);
@@ -105,7 +118,10 @@ function mergePath(reader: InputReader, json: JsonObject, route: Route, field: D
   const body = route.body.kind === 'field' ? json[route.body.field.name] : json;
   const inBody = body !== null && typeof body === 'object' && !Array.isArray(body) ? body[field.name] : undefined;
   if (inBody !== undefined && inBody !== null && !sameId(inBody, value)) {
-    throw new BrokkrError(mismatchName(route, field), `${field.name} is ${value} in the path and ${JSON.stringify(inBody)} in the body`);
+    throw new BrokkrError(
+      mismatchName(route, field),
+      `${field.name} is ${value} in the path and ${JSON.stringify(inBody)} in the body`,
+    );
   }
   json[field.name] = reader.parameter(field, [value], field.name);
 }

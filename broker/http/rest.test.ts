@@ -37,11 +37,23 @@ describe('a REST request', () => {
     ['GET', '/agents/?name=n&cluster_name=c', undefined, 'FindAgent', { name: 'n', cluster_name: 'c' }],
     ['GET', '/agents/', undefined, 'ListAgents', {}],
     ['PUT', `/agents/${AGENT_ID}`, '{"status":"INACTIVE"}', 'UpdateAgent', { id: AGENT_ID, status: 'AGENT_STATUS_INACTIVE' }],
-    ['POST', `/agents/${AGENT_ID}/labels`, `{"agent_id":"${AGENT_ID}","label":"x"}`, 'AddAgentLabel', { agent_id: AGENT_ID, label: 'x' }],
+    [
+      'POST',
+      `/agents/${AGENT_ID}/labels`,
+      `{"agent_id":"${AGENT_ID}","label":"x"}`,
+      'AddAgentLabel',
+      { agent_id: AGENT_ID, label: 'x' },
+    ],
     ['POST', `/stacks/${STACK_ID}/labels`, '"prod"', 'AddStackLabel', { stack_id: STACK_ID, label: 'prod' }],
     ['POST', `/agents/${AGENT_ID}/heartbeat`, undefined, 'SendHeartbeat', { agent_id: AGENT_ID }],
     ['POST', `/stacks?dry_run=true`, '{"name":"x"}', 'CreateStack', { name: 'x', dry_run: true }],
-    ['DELETE', `/generators/${AGENT_ID}/register`, `{"agent_id":"${AGENT_ID}"}`, 'DeregisterAgent', { id: AGENT_ID, agent_id: AGENT_ID }],
+    [
+      'DELETE',
+      `/generators/${AGENT_ID}/register`,
+      `{"agent_id":"${AGENT_ID}"}`,
+      'DeregisterAgent',
+      { id: AGENT_ID, agent_id: AGENT_ID },
+    ],
     [
       'POST',
       '/stacks',
@@ -49,7 +61,13 @@ describe('a REST request', () => {
       'CreateStack',
       { name: 'x', options: { deletion_policy: 'DELETION_POLICY_ORPHAN', approve_deletes: 3 } },
     ],
-    ['PUT', '/stacks/by-name/s/apply?label=a&label=b', '{"validation":"none"}', 'Apply', { name: 's', label: ['a', 'b'], validation: 'VALIDATION_NONE' }],
+    [
+      'PUT',
+      '/stacks/by-name/s/apply?label=a&label=b',
+      '{"validation":"none"}',
+      'Apply',
+      { name: 's', label: ['a', 'b'], validation: 'VALIDATION_NONE' },
+    ],
     [
       'PUT',
       `/stacks/${STACK_ID}`,
@@ -80,7 +98,11 @@ describe('a REST request', () => {
     await call('GET', `/stacks/${STACK_ID}`, undefined, { 'if-match': '"3"', traceparent: 'tp', 'idempotency-key': 'k' });
     const seen = port.seen.at(-1);
     expect(seen?.principal).toBe('tester');
-    expect(Object.fromEntries(seen?.headers ?? [])).toMatchObject({ 'if-match': '"3"', traceparent: 'tp', 'idempotency-key': 'k' });
+    expect(Object.fromEntries(seen?.headers ?? [])).toMatchObject({
+      'if-match': '"3"',
+      traceparent: 'tp',
+      'idempotency-key': 'k',
+    });
   });
 });
 
@@ -117,18 +139,24 @@ describe('a mistake in a REST request', () => {
     ['GET', '/keys', undefined, {}, 501, 'unimplemented'],
   ])('%s %s %s %s is answered %i %s', async (verb, path, body, headers, status, code) => {
     const answer = await call(verb, path, body, headers as Record<string, string>);
-    expect({ status: answer.status, code: answer.json['code'] }, answer.text).toEqual({ status, code });
+    expect({ status: answer.status, code: answer.json.code }, answer.text).toEqual({ status, code });
     expect(Object.keys(answer.json).every((key) => ['code', 'message', 'details'].includes(key))).toBe(true);
     expect(answer.text).not.toContain('internals');
   });
 
   it('names the place: line, field, parameter, limit, allowed methods', async () => {
-    expect((await call('POST', '/stacks', '{"name":\n"x",}')).json['details']).toEqual({ line: 2, column: 5 });
-    expect((await call('POST', '/stacks', '{"name":"x","options":{"adoptoin":"adopt"}}')).json['details']).toEqual({ field: 'options.adoptoin' });
-    expect((await call('GET', '/stacks?unknown=1')).json['details']).toEqual({ parameter: 'unknown' });
-    expect((await call('POST', '/stacks', '{"name":""}')).json['details']).toMatchObject({ violations: [{ field: 'name' }, { field: 'name' }] });
+    expect((await call('POST', '/stacks', '{"name":\n"x",}')).json.details).toEqual({ line: 2, column: 5 });
+    expect((await call('POST', '/stacks', '{"name":"x","options":{"adoptoin":"adopt"}}')).json.details).toEqual({
+      field: 'options.adoptoin',
+    });
+    expect((await call('GET', '/stacks?unknown=1')).json.details).toEqual({ parameter: 'unknown' });
+    expect((await call('POST', '/stacks', '{"name":""}')).json.details).toMatchObject({
+      violations: [{ field: 'name' }, { field: 'name' }],
+    });
     expect((await call('PATCH', '/stacks', '{}')).headers.get('allow')).toBe('GET, POST');
-    expect((await call('GET', '/stacks', undefined, { authorization: '' })).headers.get('www-authenticate')).toBe('Bearer realm="brokkr"');
+    expect((await call('GET', '/stacks', undefined, { authorization: '' })).headers.get('www-authenticate')).toBe(
+      'Bearer realm="brokkr"',
+    );
   });
 
   it('leaves details out when there are none', async () => {
@@ -163,8 +191,14 @@ describe('a REST answer', () => {
     });
     const created = await call('POST', '/agents', '{"name":"a","cluster_name":"c"}');
     expect(created.status).toBe(201);
-    expect(created.json).toMatchObject({ initial_pak: 'shown-once', agent: { status: 'ACTIVE', acceptance: null, k8s_reachable: null } });
-    expect((await call('GET', `/deployment-objects/${STACK_ID}`)).json).toMatchObject({ sequence_id: '9007199254740993', revision: 2 });
+    expect(created.json).toMatchObject({
+      initial_pak: 'shown-once',
+      agent: { status: 'ACTIVE', acceptance: null, k8s_reachable: null },
+    });
+    expect((await call('GET', `/deployment-objects/${STACK_ID}`)).json).toMatchObject({
+      sequence_id: '9007199254740993',
+      revision: 2,
+    });
   });
 
   it('has no body where the contract says so', async () => {
@@ -183,8 +217,10 @@ describe('a REST answer', () => {
 
   it('answers HEAD without a body and compresses long answers', async () => {
     expect(await call('HEAD', `/stacks/${STACK_ID}`)).toMatchObject({ status: 200, text: '' });
-    const long = await call('POST', `/stacks/${STACK_ID}/deployment-objects`, `# ${'x'.repeat(5000)}\n`, { 'content-type': 'text/yaml' });
+    const long = await call('POST', `/stacks/${STACK_ID}/deployment-objects`, `# ${'x'.repeat(5000)}\n`, {
+      'content-type': 'text/yaml',
+    });
     expect(long.headers.get('content-encoding')).toBe('gzip');
-    expect(long.json['yaml_content']).toHaveLength(5003);
+    expect(long.json.yaml_content).toHaveLength(5003);
   });
 });

@@ -1,6 +1,6 @@
 import { type DescField, type DescMethod, type DescService, getOption, hasOption } from '@bufbuild/protobuf';
-import { http } from '#proto/google/api/annotations_pb.js';
 import { type Rest, rest } from '#proto/brokkr/v1/options_pb.js';
+import { http } from '#proto/google/api/annotations_pb.js';
 
 /** One REST route, compiled from `google.api.http` and `brokkr.v1.rest`. */
 export interface Route {
@@ -72,7 +72,9 @@ export function compileRoutes(services: readonly DescService[]): Routes {
       if (!found) return { kind: 'none' };
       const candidates = found.node.routes.filter((route) => route.verb === verb);
       const chosen =
-        candidates.find((route) => route.whenQuery.some(has)) ?? candidates.find((route) => route.whenQuery.length === 0) ?? candidates[0];
+        candidates.find((route) => route.whenQuery.some(has)) ??
+        candidates.find((route) => route.whenQuery.length === 0) ??
+        candidates[0];
       if (chosen) return { kind: 'route', route: chosen, values: found.values };
       return { kind: 'wrong-method', allowed: [...new Set(found.node.routes.map((route) => route.verb))] };
     },
@@ -99,7 +101,12 @@ function insert(root: Node, route: Route): void {
 }
 
 /** Literal segments win over parameters; where they lead nowhere, parameters are tried. */
-function find(node: Node, segments: readonly string[], at: number, values: readonly string[]): { node: Node; values: readonly string[] } | undefined {
+function find(
+  node: Node,
+  segments: readonly string[],
+  at: number,
+  values: readonly string[],
+): { node: Node; values: readonly string[] } | undefined {
   const segment = segments[at];
   if (segment === undefined) return node.routes.length > 0 ? { node, values } : undefined;
   const literal = node.literals.get(segment);
@@ -174,6 +181,7 @@ function fieldPath(method: DescMethod, path: string): DescField[] {
 
 function fieldNamed(method: DescMethod, fields: readonly DescField[], name: string): DescField {
   const field = fields.find((candidate) => candidate.name === name);
-  if (!field) throw new Error(`the REST route of ${method.parent.typeName}/${method.name} names the field ${name}, which does not exist`);
+  if (!field)
+    throw new Error(`the REST route of ${method.parent.typeName}/${method.name} names the field ${name}, which does not exist`);
   return field;
 }

@@ -1,7 +1,7 @@
 import { create, type DescMethod, getOption, hasOption, type JsonObject, toBinary } from '@bufbuild/protobuf';
 import { ViolationsSchema } from '@bufbuild/protovalidate/gen/buf/validate/validate_pb.js';
 import { Code, ConnectError, type Interceptor } from '@connectrpc/connect';
-import { BrokkrError, type ErrorDetails, type ErrorName, ERRORS, errorText, statusCode } from '#lib/errors.ts';
+import { BrokkrError, ERRORS, type ErrorDetails, type ErrorName, errorText, statusCode } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { ErrorSchema } from '#proto/brokkr/v1/errors_pb.js';
 import { rest } from '#proto/brokkr/v1/options_pb.js';
@@ -71,7 +71,10 @@ export function invalidName(method: DescMethod | undefined): ErrorName {
 function fieldPath(violation: { readonly field?: { readonly elements: readonly FieldPathElement[] } | undefined }): string {
   return (violation.field?.elements ?? [])
     .map(({ fieldName, subscript }, at) => {
-      const index = subscript.case === undefined ? '' : `[${typeof subscript.value === 'string' ? JSON.stringify(subscript.value) : subscript.value}]`;
+      const index =
+        subscript.case === undefined
+          ? ''
+          : `[${typeof subscript.value === 'string' ? JSON.stringify(subscript.value) : subscript.value}]`;
       return `${at === 0 ? '' : '.'}${fieldName}${index}`;
     })
     .join('');
@@ -103,7 +106,10 @@ export function errorDetailBytes(body: ErrorBody): Uint8Array {
 export function translate(error: unknown, method: DescMethod, signal: AbortSignal | undefined, log: Logger): ConnectError {
   const body = bodyOf(error, method, signal);
   if (body.code === 'internal_error') {
-    log.error({ method: `${method.parent.typeName}/${method.name}`, error: errorText(error), stack: stackOf(error) }, 'request failed');
+    log.error(
+      { method: `${method.parent.typeName}/${method.name}`, error: errorText(error), stack: stackOf(error) },
+      'request failed',
+    );
     return connectErrorOf({ code: 'internal_error', message: 'something went wrong in the broker' }, error);
   }
   const translated = connectErrorOf(body, error);
@@ -131,7 +137,10 @@ export function createErrorsInterceptor(log: Logger): Interceptor {
     try {
       const response = await next(request);
       if (!response.stream) return response;
-      return { ...response, message: guarded(response.message, (error) => translate(error, request.method, request.signal, log)) };
+      return {
+        ...response,
+        message: guarded(response.message, (error) => translate(error, request.method, request.signal, log)),
+      };
     } catch (error) {
       throw translate(error, request.method, request.signal, log);
     }

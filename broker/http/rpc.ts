@@ -1,5 +1,12 @@
 import type { DescMethod, DescService } from '@bufbuild/protobuf';
-import { Code, ConnectError, type ConnectRouter, createConnectRouter, createContextValues, type Interceptor } from '@connectrpc/connect';
+import {
+  Code,
+  ConnectError,
+  type ConnectRouter,
+  createConnectRouter,
+  createContextValues,
+  type Interceptor,
+} from '@connectrpc/connect';
 import type { UniversalHandler, UniversalServerResponse } from '@connectrpc/connect/protocol';
 import { universalRequestFromNodeRequest, universalResponseToNodeResponse } from '@connectrpc/connect-node';
 import { errorText } from '#lib/errors.ts';
@@ -113,26 +120,23 @@ function missing(service: DescService, method: DescMethod): () => never {
 }
 
 /** Connect answers a few mistakes with a bare status: say what was wrong. */
-function refuse(handler: UniversalHandler, request: IncomingRequest, response: OutgoingResponse, answer: UniversalServerResponse): void {
-  const headers: Record<string, string> = {};
-  answer.header?.forEach((value, name) => void (headers[name] = value));
+function refuse(
+  handler: UniversalHandler,
+  request: IncomingRequest,
+  response: OutgoingResponse,
+  { status, header }: UniversalServerResponse,
+): void {
   const name = `${handler.method.parent.typeName}/${handler.method.name}`;
+  const allow = handler.allowedMethods.join(', ');
+  const headers = { ...Object.fromEntries(header ?? []), ...(status === 405 && { allow }) };
   const type = request.headers['content-type'] ?? 'missing';
-  switch (answer.status) {
-    case 405:
-      headers['allow'] = handler.allowedMethods.join(', ');
-      return sendError(request, response, 405, { code: 'unimplemented', message: `${name} allows ${headers['allow']}` }, headers);
-    case 415: {
-      const message = `content-type is ${type}, allowed are application/json, application/proto, application/grpc, application/grpc-web`;
-      return sendError(request, response, 415, { code: 'invalid_argument', message }, headers);
-    }
-    case 505: {
-      const message = `${name} streams in both directions and needs HTTP/2; over HTTP/1.1 agents poll`;
-      return sendError(request, response, 505, { code: 'unimplemented', message }, headers);
-    }
-    default:
-      return sendError(request, response, answer.status, { code: 'unknown', message: `${name} was refused` }, headers);
-  }
+  const reasons: Readonly<Record<number, string>> = {
+    405: `${name} allows ${allow}`,
+    415: `content-type is ${type}, allowed are application/json, application/proto, application/grpc, application/grpc-web`,
+    505: `${name} streams in both directions and needs HTTP/2; over HTTP/1.1 agents poll`,
+  };
+  const code = status === 415 ? 'invalid_argument' : 'unimplemented';
+  sendError(request, response, status, { code, message: reasons[status] ?? `${name} was refused` }, headers);
 }
 
 /** An HTTP/1.1 request that is answered before it is read takes its connection along. */

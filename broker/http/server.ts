@@ -1,6 +1,6 @@
+import type { IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2';
 import type { DescMethod, DescService } from '@bufbuild/protobuf';
 import { type ConnectRouter, createContextValues, type Interceptor } from '@connectrpc/connect';
-import type { IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2';
 import type { Clock } from '#lib/clock.ts';
 import { errorText } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
@@ -138,7 +138,8 @@ export function createServer(deps: ServerDeps, config: ServerConfig): Server {
   function handle(request: IncomingRequest, response: OutgoingResponse): void {
     const { path } = pathOf(request);
     const handler = rpc.handlers.get(path);
-    if (request.httpVersionMajor > 1 && !(handler && isClientStream(handler.method))) limitUpload(listener, requestTimeoutMs, request, response);
+    if (request.httpVersionMajor > 1 && !(handler && isClientStream(handler.method)))
+      limitUpload(listener, requestTimeoutMs, request, response);
     if (handler) {
       observed('rpc', path, response);
       void rpc.serve(handler, request, response);
@@ -205,14 +206,22 @@ function isClientStream(method: DescMethod): boolean {
 function limitUpload(listener: Listener, timeoutMs: number, request: IncomingRequest, response: OutgoingResponse): void {
   if (!hasBody(request)) return;
   const cancel = listener.timeouts.add(timeoutMs, () => {
-    sendError(request, response, 408, { code: 'deadline_exceeded', message: `the request was not complete within ${timeoutMs} ms` });
+    sendError(request, response, 408, {
+      code: 'deadline_exceeded',
+      message: `the request was not complete within ${timeoutMs} ms`,
+    });
     request.destroy();
   });
   request.once('end', cancel);
   response.once('close', cancel);
 }
 
-async function servePlain(handler: PlainHandler, request: IncomingRequest, response: OutgoingResponse, log: Logger): Promise<void> {
+async function servePlain(
+  handler: PlainHandler,
+  request: IncomingRequest,
+  response: OutgoingResponse,
+  log: Logger,
+): Promise<void> {
   try {
     await handler(request, response);
   } catch (error) {
@@ -230,7 +239,8 @@ interface HotStreams {
 function createHotStreams({ hot = [], clock, log, newId }: ServerDeps, gate: Gate, rpc: Rpc): HotStreams {
   const methods = new Map(hot.map((method) => [method.path, method]));
   const streams = new Set<HotStream>();
-  for (const { path } of hot) if (!rpc.handlers.has(path)) throw new Error(`${path} is served by nobody else: clients of other protocols need it`);
+  for (const { path } of hot)
+    if (!rpc.handlers.has(path)) throw new Error(`${path} is served by nobody else: clients of other protocols need it`);
 
   async function open(method: HotMethod, stream: ServerHttp2Stream, headers: IncomingHttpHeaders): Promise<void> {
     const desc = (rpc.handlers.get(method.path) as NonNullable<ReturnType<typeof rpc.handlers.get>>).method;

@@ -22,7 +22,8 @@ export function sniff(
 ): void {
   let seen: Buffer = Buffer.alloc(0);
   const onReadable = () => {
-    for (let chunk = socket.read() as Buffer | null; chunk !== null; chunk = socket.read() as Buffer | null) seen = Buffer.concat([seen, chunk]);
+    for (let chunk = socket.read() as Buffer | null; chunk !== null; chunk = socket.read() as Buffer | null)
+      seen = Buffer.concat([seen, chunk]);
     const spoken = judge(seen, options.expectTls);
     if (!spoken) return; // putting the bytes back now would announce them again, for ever
     stop();

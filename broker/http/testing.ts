@@ -33,7 +33,14 @@ export const AGENT_ID = '22222222-2222-4222-8222-222222222222';
 
 const CREATED = timestampFromDate(new Date('2026-01-02T03:04:05.678Z'));
 const STACK = { id: STACK_ID, name: 'hello', generatorId: AGENT_ID, createdAt: CREATED, updatedAt: CREATED, generation: 7n };
-const AGENT = { id: AGENT_ID, name: 'edge', clusterName: 'berlin', status: AgentStatus.ACTIVE, createdAt: CREATED, updatedAt: CREATED };
+const AGENT = {
+  id: AGENT_ID,
+  name: 'edge',
+  clusterName: 'berlin',
+  status: AgentStatus.ACTIVE,
+  createdAt: CREATED,
+  updatedAt: CREATED,
+};
 const OBJECT = { id: STACK_ID, sequenceId: 9_007_199_254_740_993n, stackId: STACK_ID, yamlContent: 'a: 1\n', revision: 2n };
 
 /** Starts a server with a few real services that answer fixed messages. */
@@ -53,7 +60,8 @@ export async function startTestServer(deps: Partial<ServerDeps> = {}, config: Pa
         },
       ],
       authenticate: (headers) => {
-        if (headers.get('authorization') !== TEST_KEY) return Promise.reject(new BrokkrError('unauthorized', 'the key is not known'));
+        if (headers.get('authorization') !== TEST_KEY)
+          return Promise.reject(new BrokkrError('unauthorized', 'the key is not known'));
         return Promise.resolve('tester');
       },
       services: [StackService, AgentService, GeneratorService, KeyService, AgentSync],
@@ -92,7 +100,8 @@ function testRouter(router: ConnectRouter): void {
 const stackService: Partial<ServiceImpl<typeof StackService>> = {
   listStacks: ({ limit }) => ({ stacks: [STACK], nextPageToken: limit === 1 ? 'next one' : '' }),
   createStack: ({ name, description }) => {
-    if (name === 'taken') throw new BrokkrError('unique_violation', 'the name is taken', { details: { constraint: 'stack_name_key' } });
+    if (name === 'taken')
+      throw new BrokkrError('unique_violation', 'the name is taken', { details: { constraint: 'stack_name_key' } });
     if (name === 'bug') throw new Error('secret internals');
     return { stack: { ...STACK, name, ...(description !== undefined && { description }) } };
   },

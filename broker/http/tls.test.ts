@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
 import { copyFile, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { connect as http2Connect, type ClientHttp2Session } from 'node:http2';
+import { type ClientHttp2Session, connect as http2Connect } from 'node:http2';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -23,13 +23,37 @@ afterAll(() => rm(dir, { recursive: true }));
 
 /** Makes `<name>.crt` and `<name>.key` in `dir`. */
 async function certificate(name: string): Promise<void> {
-  const request = ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2', '-subj', `/CN=${name}`];
-  await run('openssl', [...request, '-addext', 'subjectAltName=IP:127.0.0.1', '-keyout', join(dir, `${name}.key`), '-out', join(dir, `${name}.crt`)]);
+  const request = [
+    'req',
+    '-x509',
+    '-newkey',
+    'ec',
+    '-pkeyopt',
+    'ec_paramgen_curve:P-256',
+    '-nodes',
+    '-days',
+    '2',
+    '-subj',
+    `/CN=${name}`,
+  ];
+  await run('openssl', [
+    ...request,
+    '-addext',
+    'subjectAltName=IP:127.0.0.1',
+    '-keyout',
+    join(dir, `${name}.key`),
+    '-out',
+    join(dir, `${name}.crt`),
+  ]);
 }
 
 /** A server on a copy of the first certificate, and how to replace that copy. */
 async function startTls(log = createLog('test', { level: 'fatal' })) {
-  const files = { certFile: join(dir, `used-${crypto.randomUUID()}.crt`), keyFile: join(dir, `used-${crypto.randomUUID()}.key`), reloadMs: 50 };
+  const files = {
+    certFile: join(dir, `used-${crypto.randomUUID()}.crt`),
+    keyFile: join(dir, `used-${crypto.randomUUID()}.key`),
+    reloadMs: 50,
+  };
   const use = async (name: string) => {
     await copyFile(join(dir, `${name}.key`), files.keyFile);
     await copyFile(join(dir, `${name}.crt`), files.certFile);
@@ -39,7 +63,15 @@ async function startTls(log = createLog('test', { level: 'fatal' })) {
 }
 
 async function curl(address: string, path: string, ...options: string[]): Promise<string> {
-  const { stdout } = await run('curl', ['-sSk', '-w', ' %{http_code} %{http_version}', '-H', `authorization: ${TEST_KEY}`, ...options, `${address}${path}`]);
+  const { stdout } = await run('curl', [
+    '-sSk',
+    '-w',
+    ' %{http_code} %{http_version}',
+    '-H',
+    `authorization: ${TEST_KEY}`,
+    ...options,
+    `${address}${path}`,
+  ]);
   return stdout;
 }
 
@@ -80,7 +112,10 @@ describe('the port on TLS', () => {
   it('serves gRPC', async () => {
     const { port } = await startTls();
     const transport = createGrpcTransport({ baseUrl: `https://${port.address}`, nodeOptions: { rejectUnauthorized: false } });
-    const answer = await createClient(StackService, transport).getStack({ id: STACK_ID }, { headers: { authorization: TEST_KEY } });
+    const answer = await createClient(StackService, transport).getStack(
+      { id: STACK_ID },
+      { headers: { authorization: TEST_KEY } },
+    );
     expect(answer.stack?.generation).toBe(7n);
     await port.stop();
   });

@@ -59,7 +59,8 @@ export async function watchTls(
       deps.log.info({ certFile: files.certFile, validTo: new X509Certificate(found.cert).validTo }, 'certificate reloaded');
     } catch (error) {
       const reason = errorText(error);
-      if (reason !== refused) deps.log.error({ certFile: files.certFile, error: reason }, 'new certificate not usable, keeping the old one');
+      if (reason !== refused)
+        deps.log.error({ certFile: files.certFile, error: reason }, 'new certificate not usable, keeping the old one');
       refused = reason;
     }
   }

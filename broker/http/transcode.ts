@@ -9,7 +9,7 @@ import { YAML_TYPES } from './body.ts';
 import { callKey, callOf } from './context.ts';
 import type { Gate } from './gate.ts';
 import { type IncomingRequest, type OutgoingResponse, pathOf, send, sendError } from './request.ts';
-import { createPrinters, type Printers } from './rest-json.ts';
+import { Printers } from './rest-json.ts';
 import { createRequestReader } from './rest-request.ts';
 import { compileRoutes, type Route, type Routes } from './routes.ts';
 import { CHALLENGE, errorBodyOf, translate } from './rpc-errors.ts';
@@ -61,7 +61,7 @@ const COMPRESS_MIN_BYTES = 1024;
 /** Compiles the routes and builds the transcoder. */
 export function createTranscoder(deps: TranscoderDeps, options: TranscoderOptions): Transcoder {
   const routes = compileRoutes(options.services);
-  const printers = createPrinters();
+  const printers = new Printers();
   const reader = createRequestReader(options.ignoresUnknown);
 
   async function call(request: IncomingRequest, response: OutgoingResponse): Promise<void> {
@@ -134,7 +134,8 @@ function answerFormat(route: Route, accept: string | undefined): Format {
   for (const part of accept?.split(',') ?? []) {
     const type = part.split(';', 1)[0]?.trim().toLowerCase() ?? '';
     if (route.yamlResponse && YAML_TYPES.includes(type)) return 'yaml';
-    if (type === '' || type === '*/*' || type === 'application/*' || type === 'application/json' || type.endsWith('+json')) return 'json';
+    if (type === '' || type === '*/*' || type === 'application/*' || type === 'application/json' || type.endsWith('+json'))
+      return 'json';
   }
   if (!accept || route.empty) return 'json';
   const possible = ['application/json', ...(route.yamlResponse ? YAML_TYPES : [])].join(', ');
@@ -156,15 +157,20 @@ async function answer(
     if (!INNER.test(name)) headers[name] = value;
   });
   if (inner.status !== 200) {
-    return answerError(request, response, errorFromJsonBytes(bytes, undefined, new ConnectError('no answer', Code.Internal)), headers);
+    return answerError(
+      request,
+      response,
+      errorFromJsonBytes(bytes, undefined, new ConnectError('no answer', Code.Internal)),
+      headers,
+    );
   }
   if (route.empty) return send(request, response, route.status, headers);
   const message = fromBinary(route.method.output, bytes);
   const token = route.nextPageToken && fieldOf(message, route.nextPageToken.localName);
-  if (token) headers['link'] = `<${nextPage(asked, String(token))}>; rel="next"`;
+  if (token) headers.link = `<${nextPage(asked, String(token))}>; rel="next"`;
   const text = format === 'yaml' ? yamlOf(message, route) : JSON.stringify(jsonOf(printers, message, route));
   headers['content-type'] = format === 'yaml' ? 'application/yaml' : 'application/json';
-  if (route.yamlResponse) headers['vary'] = 'accept';
+  if (route.yamlResponse) headers.vary = 'accept';
   await sendText(request, response, route.status, headers, text);
 }
 
@@ -179,11 +185,16 @@ async function sendText(
     return send(request, response, status, headers, text);
   }
   headers['content-encoding'] = 'gzip';
-  headers['vary'] = headers['vary'] ? `${headers['vary']}, accept-encoding` : 'accept-encoding';
+  headers.vary = headers.vary ? `${headers.vary}, accept-encoding` : 'accept-encoding';
   send(request, response, status, headers, await compressionGzip.compress(Buffer.from(text)));
 }
 
-function answerError(request: IncomingRequest, response: OutgoingResponse, error: unknown, headers: Readonly<Record<string, string>>): void {
+function answerError(
+  request: IncomingRequest,
+  response: OutgoingResponse,
+  error: unknown,
+  headers: Readonly<Record<string, string>>,
+): void {
   const body = errorBodyOf(error);
   const status = httpStatus(body.code);
   sendError(request, response, status, body, status === 401 ? { ...headers, 'www-authenticate': CHALLENGE } : headers);

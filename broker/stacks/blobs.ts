@@ -1,6 +1,6 @@
 import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
 import { promisify } from 'node:util';
-import { zstdCompress, zstdDecompress } from 'node:zlib';
+import { zstdCompress, zstdCompressSync, zstdDecompress, zstdDecompressSync } from 'node:zlib';
 import type { SourceText } from '#lib/yaml-content.ts';
 import type { Queryable } from '../database.ts';
 import { type BlobRow, insertBlobs, listKnownBlobs, selectBlobs, touchBlobs } from './content-store.ts';
@@ -31,15 +31,25 @@ export interface BlobStore {
   read(db: Queryable, digests: readonly Uint8Array[]): Promise<Map<string, Buffer>>;
 }
 
-/** Smaller documents are stored as they are: zstd gains little and costs a round through the thread pool. */
+/** Smaller documents are stored as they are: zstd gains little on them. */
 const COMPRESS_FROM_BYTES = 512;
-/** Documents encoded between two turns of the event loop. */
-const CHUNK = 64;
+/** Larger documents go through the thread pool; below, a round through it costs ten times what the compression does. */
+const SYNC_UP_TO_BYTES = 128 * 1024;
+/** Documents and bytes encoded between two turns of the event loop: one or two milliseconds. */
+const SLICE = { documents: 32, bytes: 256 * 1024 };
 const NONCE_BYTES = 12;
 const TAG_BYTES = 16;
 
-const compress = promisify<Buffer, Buffer>(zstdCompress);
-const decompress = promisify<Buffer, Buffer>(zstdDecompress);
+const compressLarge = promisify<Buffer, Buffer>(zstdCompress);
+const decompressLarge = promisify<Buffer, Buffer>(zstdDecompress);
+
+async function compress(plain: Buffer): Promise<Buffer> {
+  return plain.length <= SYNC_UP_TO_BYTES ? zstdCompressSync(plain) : await compressLarge(plain);
+}
+
+async function decompress(bytes: Buffer, size: number): Promise<Buffer> {
+  return size <= SYNC_UP_TO_BYTES ? zstdDecompressSync(bytes) : await decompressLarge(bytes);
+}
 
 /** Builds the store. The first key encrypts, all decrypt; without keys nothing is encrypted. */
 export function createBlobStore(keys: readonly BlobKey[] = []): BlobStore {
@@ -48,12 +58,7 @@ export function createBlobStore(keys: readonly BlobKey[] = []): BlobStore {
       const byDigest = new Map(documents.map(({ sourceDigest, text }) => [sourceDigest, text]));
       const digests = [...byDigest.keys()];
       for (const known of await listKnownBlobs(db, digests)) byDigest.delete(known);
-      const missing = [...byDigest];
-      const rows: BlobRow[] = [];
-      for (let from = 0; from < missing.length; from += CHUNK) {
-        rows.push(...(await Promise.all(missing.slice(from, from + CHUNK).map((blob) => encodeBlob(blob, keys[0])))));
-      }
-      return { digests, rows };
+      return { digests, rows: await encodeBlobs([...byDigest], keys[0]) };
     },
     async write(tx, { digests, rows }) {
       if (rows.length > 0) await insertBlobs(tx, rows);
@@ -66,6 +71,20 @@ export function createBlobStore(keys: readonly BlobKey[] = []): BlobStore {
       );
     },
   };
+}
+
+async function encodeBlobs(texts: readonly (readonly [string, string])[], key: BlobKey | undefined): Promise<BlobRow[]> {
+  const rows: BlobRow[] = [];
+  let bytes = 0;
+  for (const text of texts) {
+    const row = await encodeBlob(text, key);
+    rows.push(row);
+    bytes += row.size;
+    if (rows.length % SLICE.documents !== 0 && bytes < SLICE.bytes) continue;
+    bytes = 0;
+    await new Promise((resolve) => setImmediate(resolve)); // lets others in
+  }
+  return rows;
 }
 
 async function encodeBlob([digest, text]: readonly [string, string], key: BlobKey | undefined): Promise<BlobRow> {
@@ -87,7 +106,7 @@ async function decodeBlob(row: BlobRow, keys: readonly BlobKey[]): Promise<Buffe
   const key = keys.find(({ keyId }) => keyId === row.key_id);
   if (row.key_id !== null && !key) throw new Error(`blob ${digest} is encrypted with key ${row.key_id}, which is not configured`);
   const bytes = key ? open(row.bytes, key, digest) : row.bytes;
-  return row.encoding === 'zstd' ? await decompress(bytes) : bytes;
+  return row.encoding === 'zstd' ? await decompress(bytes, row.size) : bytes;
 }
 
 /** AES-256-GCM: nonce, ciphertext, tag. The digest is authenticated with it, so that rows cannot be swapped. */

@@ -1,5 +1,5 @@
 import { clone } from '@bufbuild/protobuf';
-import { timestampMs as protoMs } from '@bufbuild/protobuf/wkt';
+import type { Timestamp } from '@bufbuild/protobuf/wkt';
 import { BrokkrError } from '#lib/errors.ts';
 import { ApplyOptionsSchema } from '#proto/brokkr/v1/content_pb.js';
 import { type Stack, StackSchema, type UpdateStackRequest } from '#proto/brokkr/v1/stacks_pb.js';
@@ -99,7 +99,9 @@ function assertKnown(mask: readonly string[]): void {
 
 /** Fields that are not the caller's to change may be sent back as they were read. */
 function assertUnchanged(stack: Stack, row: StackRow, named: (path: string, present: boolean) => boolean): void {
+  // whole milliseconds, truncated: what clients with coarser clocks keep of a time
   const ms = (text: string | null) => (text === null ? undefined : timestampMs(text));
+  const protoMs = ({ seconds, nanos }: Timestamp) => Number(seconds) * 1000 + Math.floor(nanos / 1_000_000);
   const fields: [string, unknown, unknown, boolean][] = [
     ['generator_id', stack.generatorId, row.generator_id, stack.generatorId !== ''],
     ['created_at', stack.createdAt && protoMs(stack.createdAt), ms(row.created_at), stack.createdAt !== undefined],

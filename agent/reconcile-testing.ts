@@ -1,0 +1,159 @@
+import { create, type MessageInitShape } from '@bufbuild/protobuf';
+import { createHash, randomUUID } from 'node:crypto';
+import { type Clock, systemClock } from '#lib/clock.ts';
+import { manifestDigest } from '#lib/digest.ts';
+import { createLog } from '#lib/log.ts';
+import { createYamlPool, type YamlPool } from '#lib/yaml-pool.ts';
+import { ApplyOptionsSchema, DeletionPolicy, Phase } from '#proto/brokkr/v1/content_pb.js';
+import type { AttemptEvent, StackHealth, StackStatus } from '#proto/brokkr/v1/sync_pb.js';
+import type { Kube } from './kube/kube.ts';
+import { openTestKube } from './kube/testing.ts';
+import { openReconciler, type Reconciler, type ReconcilerOptions } from './reconcile.ts';
+import { ContentUnavailableError, type HeldStack, type StackTarget, type StackTombstone } from './target.ts';
+
+/** For tests: where publications come from and reports go to, over several lives of an agent. */
+export interface TestBroker extends AsyncDisposable {
+  readonly agentId: string;
+  readonly yaml: YamlPool;
+  readonly events: AttemptEvent[];
+  /** Newest of each stack. */
+  readonly statuses: Map<string, StackStatus>;
+  readonly transitions: StackHealth[];
+  readonly summaries: StackHealth[][];
+  /** Digests the agent asked for, in order. */
+  readonly fetched: string[];
+  /** Publishes the next generation of a stack (a random one unless given). */
+  publish(text: string, settings?: PublishSettings): Promise<StackTarget>;
+  tombstone(target: StackTarget, settings?: Partial<StackTombstone>): StackTombstone;
+  /** Resolves once the condition holds; rejects after `ms` (20 s) with what is known. */
+  until(what: string, condition: () => boolean, ms?: number): Promise<void>;
+  /** The stack is applied at the target's generation. */
+  applied(target: StackTarget): Promise<void>;
+  eventsOf(target: { readonly stackId: string }): AttemptEvent[];
+  /** Starts an agent's engine on an API server. */
+  start(server: TestServer, options: Omit<ReconcilerOptions, 'agentId' | 'defaultNamespace'> & { readonly held?: boolean }): Promise<TestAgent>;
+  forgetContent(): void;
+}
+
+/** For tests: how to publish. */
+export interface PublishSettings {
+  readonly after?: StackTarget;
+  readonly validation?: 'full' | 'none';
+  readonly options?: MessageInitShape<typeof ApplyOptionsSchema>;
+}
+
+/** For tests: the API server, or the proxy before it. */
+export interface TestServer {
+  readonly url: string;
+  readonly caData?: string;
+  readonly token: string;
+}
+
+/** For tests: a running engine. */
+export interface TestAgent extends AsyncDisposable {
+  readonly reconciler: Reconciler;
+  readonly kube: Kube;
+  readonly held: readonly HeldStack[];
+  /** Ends at once, as a crash would: nothing is finished. */
+  stop(): Promise<void>;
+}
+
+/** For tests: everything an engine needs but the cluster. Objects that name no namespace go to `namespace`. */
+export function openTestBroker(namespace: string, clock: Clock = systemClock): TestBroker {
+  const yaml = createYamlPool({ maxThreads: 1 });
+  const texts = new Map<string, string>();
+  const events: AttemptEvent[] = [];
+  const statuses = new Map<string, StackStatus>();
+  const transitions: StackHealth[] = [];
+  const summaries: StackHealth[][] = [];
+  const fetched: string[] = [];
+  const agentId = randomUUID();
+  const salts = new Map<string, Uint8Array>();
+  const content = {
+    async documents(_stack: string, _generation: bigint, digests: readonly string[]) {
+      fetched.push(...digests);
+      const found = digests.map((digest) => [digest, texts.get(digest)] as const);
+      if (found.some(([, text]) => text === undefined)) throw new ContentUnavailableError('the broker cannot be reached');
+      return new Map(found as [string, string][]);
+    },
+  };
+  const report = {
+    status: (status: StackStatus) => void statuses.set(status.stackId, status),
+    event: async (event: AttemptEvent) => {
+      if (!events.some(({ attemptId }) => attemptId === event.attemptId)) events.push(event);
+    },
+    health: (items: StackHealth[], kind: 'summary' | 'transition') => {
+      if (kind === 'summary') summaries.push(items);
+      else transitions.push(...items);
+    },
+  };
+  const until: TestBroker['until'] = async (what, condition, ms = 20_000) => {
+    const end = clock.monotonic() + ms;
+    const { signal } = new AbortController();
+    while (!condition()) {
+      if (clock.monotonic() > end) {
+        const known = [...statuses.values()].map((s) => `${Phase[s.phase]} ${s.appliedGeneration}/${s.receivedGeneration} ${s.message}`);
+        const told = events.map((e) => `${e.eventType} ${e.generation} ${e.success} ${e.message}`);
+        throw new Error(`not ${what} in time; statuses: ${known.join(' | ')}; events: ${told.join(' | ')}`);
+      }
+      await clock.sleep(10, signal);
+    }
+  };
+  return {
+    ...{ agentId, yaml, events, statuses, transitions, summaries, fetched, until },
+    eventsOf: ({ stackId }) => events.filter((event) => event.stackId === stackId),
+    applied: ({ stackId, generation }) =>
+      until(`applied at ${generation}`, () => {
+        const status = statuses.get(stackId);
+        return status?.phase === Phase.APPLIED && status.appliedGeneration === generation;
+      }),
+    forgetContent: () => texts.clear(),
+    async publish(text, { after, validation = 'full', options = {} } = {}) {
+      const stackId = after?.stackId ?? randomUUID();
+      const salt = salts.get(stackId) ?? createHash('sha256').update(stackId).digest().subarray(0, 16);
+      salts.set(stackId, salt);
+      const { manifest, documents, problems } = await yaml.publish({ text, salt, validation }, AbortSignal.timeout(60_000));
+      const [first] = problems.filter(({ severity }) => severity === 'error');
+      if (first) throw new Error(first.message);
+      for (const { sourceDigest, text: document } of documents) texts.set(sourceDigest, document);
+      const applyOptions = create(ApplyOptionsSchema, options);
+      return {
+        stackId,
+        stackName: after?.stackName ?? `stack-${stackId.slice(0, 8)}`,
+        generation: (after?.generation ?? 0n) + 1n,
+        deploymentObjectId: randomUUID(),
+        manifest,
+        manifestDigest: manifestDigest(manifest),
+        optionsDigest: createHash('sha256').update(JSON.stringify(options)).digest(),
+        options: applyOptions,
+        salt,
+        publishedAtMs: clock.now(),
+        incarnation: 'test',
+        revision: undefined,
+      };
+    },
+    tombstone: ({ stackId, stackName, generation }, settings = {}) => ({
+      ...{ stackId, stackName, generation, incarnation: 'test', revision: undefined },
+      policy: DeletionPolicy.DELETE,
+      approved: true,
+      ...settings,
+    }),
+    async start(server, { held: deletionsHeld = false, ...options }) {
+      const kube = openTestKube(server, {}, clock);
+      const log = createLog('test', { level: 'fatal' });
+      const deps = { kube, yaml, content, report, clock, log, random: () => 0.5, newId: randomUUID };
+      const reconciler = openReconciler(deps, { kindRecheckMs: 300, ...options, agentId, defaultNamespace: namespace });
+      const controller = new AbortController();
+      const held = await reconciler.load(controller.signal);
+      if (!deletionsHeld) reconciler.holdDeletions(false);
+      const done = reconciler.run(controller.signal);
+      const stop = async () => {
+        controller.abort(new Error('test over'));
+        await done;
+        await kube[Symbol.asyncDispose]();
+      };
+      return { reconciler, kube, held, stop, [Symbol.asyncDispose]: stop };
+    },
+    [Symbol.asyncDispose]: () => yaml[Symbol.asyncDispose](),
+  };
+}

@@ -1,0 +1,76 @@
+import { jitter } from '#lib/backoff.ts';
+import type { WantedKind } from './apply-content.ts';
+import type { Engine } from './apply-engine.ts';
+import type { StackTarget, StackTombstone } from './target.ts';
+
+/** What a stack is to become; `none` until the broker has spoken. */
+export type Goal =
+  | { readonly kind: 'none' }
+  | { readonly kind: 'target'; readonly target: StackTarget }
+  | { readonly kind: 'tombstone'; readonly tombstone: StackTombstone };
+
+/** When a worker goes on without news: at a monotonic time, and, if `until` is given, only once the server answers or serves kinds. */
+export interface Next {
+  readonly at: number;
+  readonly until?: 'server' | { readonly kinds: readonly WantedKind[] };
+}
+
+const SERVER_RECHECK_MS = 1000;
+
+/**
+ * What to do with a target: `take` it, `same` as the goal already, or `old`. Generations are compared within one history of the broker
+ * only. A target newer than a tombstone brings the stack back.
+ */
+export function compareTarget(goal: Goal, target: StackTarget): 'take' | 'same' | 'old' {
+  switch (goal.kind) {
+    case 'none':
+      return 'take';
+    case 'tombstone': {
+      const { incarnation, generation } = goal.tombstone;
+      return incarnation === target.incarnation && generation >= target.generation ? 'old' : 'take';
+    }
+    case 'target': {
+      const known = goal.target;
+      if (known.incarnation === target.incarnation && known.generation > target.generation) return 'old';
+      return known.generation === target.generation && known.incarnation === target.incarnation && sameContent(known, target)
+        ? 'same'
+        : 'take';
+    }
+  }
+}
+
+/** Whether a tombstone is older than what is known. */
+export function isStale(goal: Goal, tombstone: StackTombstone): boolean {
+  if (goal.kind !== 'target' || goal.target.incarnation !== tombstone.incarnation) return false;
+  return goal.target.generation > tombstone.generation;
+}
+
+/** Whether two states have the same manifest and options. */
+export function sameContent(
+  a: Pick<StackTarget, 'manifestDigest' | 'optionsDigest'>,
+  b: Pick<StackTarget, 'manifestDigest' | 'optionsDigest'>,
+): boolean {
+  return Buffer.compare(a.manifestDigest, b.manifestDigest) === 0 && Buffer.compare(a.optionsDigest, b.optionsDigest) === 0;
+}
+
+/** Whether what was waited for is there: undefined when it is, else when to look again. Makes no attempt and leaves no event. */
+export async function stillWaiting(engine: Engine, { until }: Next, signal: AbortSignal): Promise<Next | undefined> {
+  const { kube, clock, random, kindRecheckMs } = engine;
+  if (until === undefined) return undefined;
+  if (until === 'server') {
+    if (await kube.ready(signal)) return undefined;
+    return { at: clock.monotonic() + jitter(SERVER_RECHECK_MS, 0.5, random), until };
+  }
+  const later: Next = { at: clock.monotonic() + jitter(kindRecheckMs, 0.2, random), until };
+  try {
+    kube.resources.invalidate();
+    for (const { group, version, kind } of until.kinds) {
+      const mapping = await kube.resources.resourceFor(group, version, kind, signal);
+      if (mapping.kind !== 'found') return later;
+    }
+    return undefined;
+  } catch {
+    signal.throwIfAborted();
+    return later;
+  }
+}
