@@ -143,8 +143,12 @@ function succeeded(
     if (created) return 'created';
     if (!before) return 'adopted';
     const known = before.print;
+    if (before.uid !== metadata.uid) return 'configured';
+    if (known?.resourceVersion === print.resourceVersion) return 'unchanged';
+    // Times have whole seconds, and not every kind has a generation: with other content, another version is a change.
+    if (before.digest !== object.digest) return 'configured';
     const same = known?.fields === print.fields && known.time === print.time && known.generation === print.generation;
-    return same && before.uid === metadata.uid ? 'unchanged' : 'configured';
+    return same ? 'unchanged' : 'configured';
   }
 }
 

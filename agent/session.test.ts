@@ -178,7 +178,8 @@ describe.each<Tier>(['stream', 'poll'])('session over %s', (tier) => {
     await eventually(() => side.peer.said('bucketEntries').length > 0);
     const [answer] = side.peer.said('bucketEntries');
     expect(answer!.buckets).toHaveLength(1);
-    expect(answer!.entries).toMatchObject([{ stackId: A, generation: 4n, manifestDigest: a.digest }]);
+    expect(answer!.entries).toMatchObject([{ stackId: A, generation: 4n }]);
+    expect(Buffer.from(answer!.entries[0]!.manifestDigest).equals(a.digest)).toBe(true);
   });
 
   it('keeps events until they are acknowledged, over sessions', async () => {

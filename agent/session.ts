@@ -270,6 +270,7 @@ class LiveSession implements Session {
         next.sent(this.#seq);
         await wire.send(create(AgentMessageSchema, { seq: this.#seq, ack: wire.ack, body: next.body }), stop);
         if (next.body.case === 'bye') {
+          await wire.close(); // lets it leave
           this.#finish({ kind: 'closed' });
           return;
         }
@@ -345,7 +346,7 @@ class LiveSession implements Session {
 
   /** The first end counts. */
   #finish(end: SessionEnd): void {
-    this.#end ??= end;
+    this.#end ??= this.#bye !== undefined && end.kind === 'lost' ? { kind: 'closed' } : end;
     this.#stop.abort(new Error('the session has ended'));
   }
 }

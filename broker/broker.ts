@@ -27,7 +27,6 @@ import { createBrokerMetrics } from './metrics.ts';
 import { healthz, metricsPage, readyz } from './probes.ts';
 import { createBlobStore } from './stacks/blobs.ts';
 import { stackService } from './stacks/rpc.ts';
-import { deleteStacks } from './stacks/stacks.ts';
 import { Blobs } from './sync/blobs.ts';
 import { ChangeFeed } from './sync/feed.ts';
 import { Ingest } from './sync/ingest.ts';
@@ -109,7 +108,7 @@ export function createBroker(config: BrokerConfig, deps: BrokerDeps): Broker {
     connect.service(AgentSync, syncService({ sync, blobs: new Blobs({ db, blobs, heads: sync.heads }), clock, stopping: stopping.signal }));
     connect.service(StackService, stackService({ pipeline, db, clock, statusChanges, yaml, blobs }, { acceptance, limits }));
     connect.service(AgentService, agentService(pipeline, { acceptance, heartbeatIntervalMs: config.broker.heartbeatIntervalMs }));
-    connect.service(GeneratorService, generatorService(pipeline, { deleteStacks }));
+    connect.service(GeneratorService, generatorService(pipeline));
     connect.service(KeyService, keyService(pipeline));
     connect.service(AdminService, adminService(pipeline, { connections: () => connections(sync), confirmHistory: (tx, incarnation) => confirm(tx, incarnation) }));
   };

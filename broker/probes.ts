@@ -2,7 +2,7 @@ import type { Clock } from '#lib/clock.ts';
 import { errorText } from '#lib/errors.ts';
 import type { Metrics } from '#lib/metrics.ts';
 import type { Database } from './database.ts';
-import type { PlainHandler } from './http/server.ts';
+import type { PlainHandler } from './http/dispatch.ts';
 
 const PING_TIMEOUT_MS = 750;
 const CACHE_MS = 2000;

@@ -1,3 +1,4 @@
+import { Phase } from '#proto/brokkr/v1/content_pb.js';
 import { type ApplyResponse, type GetStackStatusResponse, StackService, Validation } from '#proto/brokkr/v1/stacks_pb.js';
 import { type Cli, connect } from './cli.ts';
 import type { Client } from './client.ts';
@@ -6,8 +7,7 @@ import { type Manifests, placeText, readManifests } from './manifests.ts';
 import { problemLine, withPlaces } from './problems.ts';
 import { agentText, enumText, objectText } from './show.ts';
 import { progressText } from './status.ts';
-import { type WaitEnd, untilHealthy } from './wait.ts';
-import { Phase } from '#proto/brokkr/v1/content_pb.js';
+import { untilHealthy, type WaitEnd } from './wait.ts';
 
 /** Options of `brokkr apply`. */
 export interface ApplyOptions {
@@ -85,13 +85,7 @@ interface Published {
   readonly generation: bigint;
 }
 
-async function follow(
-  cli: Cli,
-  client: Client,
-  manifests: Manifests,
-  stack: Published,
-  timeoutMs: number,
-): Promise<ExitCode> {
+async function follow(cli: Cli, client: Client, manifests: Manifests, stack: Published, timeoutMs: number): Promise<ExitCode> {
   const onStatus = (status: GetStackStatusResponse) => cli.terminal.progress(progressText(status));
   const wait = { stackId: stack.id, generation: stack.generation, timeoutMs, onStatus };
   const end = await untilHealthy(client, wait, cli.clock, cli.signal);

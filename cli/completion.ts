@@ -83,7 +83,6 @@ function bash(entries: readonly Entry[], { files, choices }: OptionValues): stri
     '  for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do',
     // biome-ignore lint/suspicious/noTemplateCurlyInString: shell
     '    case "${chain:+$chain }$word" in',
-    // biome-ignore lint/suspicious/noTemplateCurlyInString: shell
     `      ${chainsOf(entries).map(quoted).join('|')}) chain="\${chain:+$chain }$word" ;;`,
     '    esac',
     '  done',
@@ -102,7 +101,8 @@ function bash(entries: readonly Entry[], { files, choices }: OptionValues): stri
 }
 
 function zsh(entries: readonly Entry[], { files, choices }: OptionValues): string {
-  const described = ({ text, description }: Word) => quoted(`${text.replaceAll(':', '\\:')}${description === '' ? '' : `:${description}`}`);
+  const described = ({ text, description }: Word) =>
+    quoted(`${text.replaceAll(':', '\\:')}${description === '' ? '' : `:${description}`}`);
   return [
     '#compdef brokkr',
     '# zsh completion for brokkr: source <(brokkr completion zsh)',
@@ -140,8 +140,8 @@ function fish(entries: readonly Entry[], { files, choices }: OptionValues): stri
     '  for word in $tokens[2..]',
     '    switch "$chain $word"',
     `      case ${chainsOf(entries)
-        .map((chain) => quoted(` ${chain}`))
-        .join(' ')}`,
+      .map((chain) => quoted(` ${chain}`))
+      .join(' ')}`,
     '        set chain "$chain $word"',
     '    end',
     '  end',

@@ -71,7 +71,9 @@ export async function resolveContext(flags: BrokerFlags, env: Env): Promise<Brok
   const name = flags.context ?? file?.current_context;
   const saved = name === undefined ? undefined : file?.contexts[name];
   if (flags.context !== undefined && !saved) {
-    throw new CliError('invalid_context', `no context named ${flags.context} in ${contextPath(env)}`, { hint: knownContexts(file) });
+    throw new CliError('invalid_context', `no context named ${flags.context} in ${contextPath(env)}`, {
+      hint: knownContexts(file),
+    });
   }
   const given = flags.broker ?? (env.BROKKR_BROKER_URL || undefined);
   const url = given ?? saved?.broker_url;

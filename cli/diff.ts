@@ -1,5 +1,4 @@
-import { keyString, objectLabel, type Value } from '#lib/object.ts';
-import { isMapping } from '#lib/object.ts';
+import { isMapping, keyString, objectLabel, type Value } from '#lib/object.ts';
 import { parseStream } from '#lib/yaml.ts';
 import { StackService } from '#proto/brokkr/v1/stacks_pb.js';
 import { type Cli, connect } from './cli.ts';
@@ -62,7 +61,7 @@ export function documentsOf(manifests: Manifests): Map<string, DiffDocument> {
   const errors = problems.filter(({ severity }) => severity === 'error');
   if (errors.length > 0) {
     const lines = errors.map((problem) => `  ${problemLine(manifests, problem)}`);
-    throw new CliError('invalid_yaml', `the text cannot be compared:\n${lines.join('\n')}`);
+    throw new CliError('invalid_yaml', `the text cannot be compared\n${lines.join('\n')}`);
   }
   const found = new Map<string, DiffDocument>();
   for (const { text, value, index } of documents) {

@@ -53,10 +53,11 @@ const HINTS: Readonly<Record<string, string>> = {
   draining: 'the broker is shutting down: try again',
 };
 
-/** The lines of an error for people: what, its code, the problems with their places, the next step. */
+/** The lines of an error for people: what and its code, the further lines of its message, the next step. */
 export function errorLines(error: unknown): string[] {
   if (!(error instanceof CliError)) return [`error: ${error instanceof Error ? error.message : String(error)}`];
-  const lines = [`error: ${error.message}${error.code === 'usage' ? '' : ` (${error.code})`}`];
+  const [first = '', ...more] = error.message.split('\n');
+  const lines = [`error: ${first}${error.code === 'usage' ? '' : ` (${error.code})`}`, ...more];
   if (error.hint !== undefined) lines.push(`  ${error.hint}`);
   return lines;
 }

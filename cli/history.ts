@@ -25,7 +25,11 @@ export async function history(cli: Cli, name: string, { at, limit, output }: His
     const path = `/api/v1/stacks/${stack.id}/history${query({ at: atMs === undefined ? undefined : new Date(atMs).toISOString() })}`;
     return printDocument(cli.terminal, output, [...(await listRest(client, path, limit, cli.signal)).items]);
   }
-  const request = { stackId: stack.id, limit: Math.min(limit, 1_000), ...(atMs === undefined ? {} : { at: timestampFromMs(atMs) }) };
+  const request = {
+    stackId: stack.id,
+    limit: Math.min(limit, 1_000),
+    ...(atMs === undefined ? {} : { at: timestampFromMs(atMs) }),
+  };
   const { entries, nextPageToken } = await client.call(StackService.method.getStackHistory, request, cli.signal);
   const rows = entries.map((entry) => [
     String(entry.generation),

@@ -43,7 +43,8 @@ export async function readManifests({ paths, recursive, stdin }: ManifestSource)
   let bytes = 0;
   for (const path of paths) {
     for (const file of path === '-' ? ['-'] : await filesOf(path, recursive)) {
-      const text = file === '-' ? await readAll(stdin) : await readFile(file, 'utf8').catch((error: unknown) => notRead(file, error));
+      const text =
+        file === '-' ? await readAll(stdin) : await readFile(file, 'utf8').catch((error: unknown) => notRead(file, error));
       bytes += Buffer.byteLength(text);
       if (bytes > MAX_TEXT_BYTES) throw new CliError('payload_too_large', `${file}: more than ${MAX_TEXT_BYTES} bytes in all`);
       files.push({ path: file, text });

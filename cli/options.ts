@@ -25,7 +25,11 @@ export function limitOption(fallback: number): Option {
 /** `-f` and `-R`, for `apply` and `diff`. */
 export function addFileOptions(command: Command): Command {
   return command
-    .requiredOption('-f, --filename <path>', 'a file, a folder (its .yaml, .yml and .json files, by name) or - for stdin', collect)
+    .requiredOption(
+      '-f, --filename <path>',
+      'a file, a folder (its .yaml, .yml and .json files, by name) or - for stdin',
+      collect,
+    )
     .option('-R, --recursive', 'read folders with all that is below');
 }
 
@@ -47,7 +51,8 @@ export function collectPairs(
 /** Parses a positive whole number. */
 export function wholeNumber(text: string): number {
   const number = Number(text);
-  if (!/^\d+$/.test(text) || number < 1 || !Number.isSafeInteger(number)) throw new InvalidArgumentError('it is not a number from 1');
+  if (!/^\d+$/.test(text) || number < 1 || !Number.isSafeInteger(number))
+    throw new InvalidArgumentError('it is not a number from 1');
   return number;
 }
 

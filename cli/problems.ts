@@ -26,6 +26,6 @@ export function withPlaces(error: unknown, manifests: Manifests): unknown {
   const lines = (error.details.problems as readonly ReportedProblem[]).map((problem) => `  ${problemLine(manifests, problem)}`);
   if (lines.length === 0) return error;
   const { code, hint, exitCode, details } = error;
-  const message = `the content has ${lines.length} problem${lines.length === 1 ? '' : 's'}:\n${lines.join('\n')}\n`;
-  return new CliError(code, message.trimEnd(), { hint, exitCode, details, cause: error });
+  const message = `the content has ${lines.length} problem${lines.length === 1 ? '' : 's'}\n${lines.join('\n')}`;
+  return new CliError(code, message, { hint, exitCode, details, cause: error });
 }

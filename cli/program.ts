@@ -2,15 +2,7 @@ import { Argument, Command, Option } from 'commander';
 import type { Cli } from './cli.ts';
 import type { ExitCode } from './failure.ts';
 import { KINDS } from './kinds.ts';
-import {
-  addFileOptions,
-  collect,
-  collectPairs,
-  durationOption,
-  limitOption,
-  outputOption,
-  portNumber,
-} from './options.ts';
+import { addFileOptions, collect, collectPairs, durationOption, limitOption, outputOption, portNumber } from './options.ts';
 
 /** Runs a command with what every command is given. */
 export type Runner = (work: (cli: Cli) => Promise<void> | Promise<ExitCode>) => Promise<void>;

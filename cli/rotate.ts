@@ -11,7 +11,12 @@ export interface RotateOptions {
 }
 
 /** `brokkr rotate agent|generator NAME` and `brokkr rotate admin`: a new key in place of the old ones, shown only here. */
-export async function rotate(cli: Cli, kind: 'agent' | 'generator' | 'admin', name: string, options: RotateOptions): Promise<void> {
+export async function rotate(
+  cli: Cli,
+  kind: 'agent' | 'generator' | 'admin',
+  name: string,
+  options: RotateOptions,
+): Promise<void> {
   const client = await connect(cli);
   const path = await rotationPath();
   const { body } = await client.rest('POST', path, cli.signal, { grace_seconds: Math.round(options.grace / 1_000) });

@@ -11,7 +11,8 @@ export function unifiedDiff(before: string, after: string): string[] {
   const edits = editScript(linesOf(before), linesOf(after));
   const lines: string[] = [];
   for (const { from, to } of hunks(edits)) {
-    const counted = (kinds: string, upTo: number, start = 0) => edits.slice(start, upTo).filter(({ kind }) => kinds.includes(kind)).length;
+    const counted = (kinds: string, upTo: number, start = 0) =>
+      edits.slice(start, upTo).filter(({ kind }) => kinds.includes(kind)).length;
     const range = (kinds: string) => {
       const count = counted(kinds, to, from);
       const begin = counted(kinds, from) + (count === 0 ? 0 : 1);

@@ -117,6 +117,9 @@ export async function* statusChanges(
       if (!(error instanceof CliError && PASSING.has(error.code)) || failures >= MAX_REDIALS) throw error;
       failures++;
     }
-    await clock.sleep(backoffMs(failures, REDIAL, () => 1), signal);
+    await clock.sleep(
+      backoffMs(failures, REDIAL, () => 1),
+      signal,
+    );
   }
 }

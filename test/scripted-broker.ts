@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer as createHttpServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { type AddressInfo, connect, createServer, type Server as NetServer, type Socket } from 'node:net';
@@ -48,6 +49,7 @@ export class ScriptedError extends Error {
 /** One session as the broker sees it. */
 export class ScriptedSession {
   readonly tier: 'stream' | 'poll';
+  readonly token = randomUUID();
   readonly hello: Hello;
   readonly authorization: string;
   /** Frames of the agent, in order. */
@@ -68,6 +70,7 @@ export class ScriptedSession {
 
   say(...bodies: BrokerBody[]): void {
     for (const body of bodies) {
+      if (body.case === 'welcome') body.value.sessionToken = this.token;
       this.#seq += 1n;
       this.frames.push(create(BrokerMessageSchema, { seq: this.#seq, ack: this.heard.at(-1)?.seq ?? 1n, body }));
     }
@@ -279,7 +282,7 @@ async function answer(broker: ScriptedBroker, request: IncomingMessage, response
     response.writeHead(200, { 'content-type': 'application/json' });
     response.end(value);
   };
-  const current = broker.sessions.at(-1);
+  const named = (token: string) => broker.sessions.find((session) => session.token === token);
   const refuse = (error: ScriptedError) => {
     const detail = { type: 'brokkr.v1.Error', value: Buffer.from(errorBytes(error)).toString('base64') };
     response.writeHead(400, { 'content-type': 'application/json', 'retry-after': String(error.retryAfterS ?? 0) });
@@ -289,7 +292,7 @@ async function answer(broker: ScriptedBroker, request: IncomingMessage, response
     case 'Poll': {
       broker.polls.count++;
       const poll = fromJsonString(PollRequestSchema, body);
-      let session = current;
+      let session = named(poll.sessionToken);
       if (poll.hello) {
         session = new ScriptedSession('poll', poll.hello, request.headers.authorization ?? '');
         broker.sessions.push(session);
@@ -309,6 +312,7 @@ async function answer(broker: ScriptedBroker, request: IncomingMessage, response
     }
     case 'Report': {
       const report = fromJsonString(ReportRequestSchema, body);
+      const current = named(report.sessionToken);
       if (!current || current.ended) return refuse(new ScriptedError('session_unknown', 9, 'say hello again'));
       for (const message of report.messages) take(broker, current, message);
       return json(toJsonString(ReportResponseSchema, create(ReportResponseSchema, { ack: report.messages.at(-1)?.seq ?? 0n })));

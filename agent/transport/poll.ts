@@ -117,6 +117,7 @@ class PollWire implements Wire {
     }
     const body = create(ReportRequestSchema, { ...this.#session, messages: [message] });
     const { messages } = await this.#call('Report', ReportRequestSchema, body, ReportResponseSchema, CALL_MS, signal);
+    if (messages.length === 0) return;
     this.#answers.push(...messages);
     this.#answered.resolve();
   }
@@ -144,6 +145,7 @@ class PollWire implements Wire {
   }
 
   async close(): Promise<void> {
+    if (this.#closed.signal.aborted) return;
     this.#closed.abort(new Error('the session is closed'));
     await this.#dispatcher.destroy();
   }

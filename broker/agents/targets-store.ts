@@ -55,7 +55,10 @@ export interface ContentRow extends DeploymentObjectRow {
   readonly yaml_content: string;
 }
 
-/** These deployment objects, newest first, without those the agent has an event about when `unreportedBy` names it. */
+/**
+ * These deployment objects, newest first, without those the agent has an event about when `unreportedBy` names it. The
+ * subquery stops at the first event (`not exists` would read all of them), so that it stays fast as events accumulate.
+ */
 export async function listContent(
   tx: Queryable,
   ids: readonly string[],
@@ -66,8 +69,8 @@ export async function listContent(
        d.submitted_at, d.created_at, d.updated_at, d.deleted_at
      from deployment_object d
      where d.id = any($1)
-       and ($2::uuid is null or not exists
-            (select from agent_event e where e.agent_id = $2 and e.deployment_object_id = d.id and e.deleted_at is null))
+       and (select true from agent_event e
+            where e.agent_id = $2::uuid and e.deployment_object_id = d.id and e.deleted_at is null limit 1) is null
      order by d.sequence_id desc`,
     [ids, unreportedBy ?? null],
   );

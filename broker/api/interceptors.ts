@@ -1,10 +1,15 @@
 import type { Interceptor } from '@connectrpc/connect';
 import { createValidateInterceptor } from '@connectrpc/validate';
+import { AgentSync } from '#proto/brokkr/v1/sync_pb.js';
 import { principalKey } from '../http/context.ts';
 import { assertAccess, isPublic } from './access.ts';
 import type { Principal } from './principal.ts';
+import { assertStorable } from './text.ts';
 
-/** Refuses what the access rules refuse, then what the field rules of the contract refuse. Streams are checked at their gate. */
+/**
+ * Refuses what the access rules refuse, then what the field rules of the contract refuse and what cannot be stored.
+ * Streams are checked at their gate, reports of agents where they are taken (`sync/frame-rules.ts`).
+ */
 export function createApiInterceptors(): Interceptor[] {
   const access: Interceptor = (next) => (request) => {
     if (!isPublic(request.method) && request.method.parent.typeName.startsWith('brokkr.')) {
@@ -13,5 +18,9 @@ export function createApiInterceptors(): Interceptor[] {
     }
     return next(request);
   };
-  return [access, createValidateInterceptor()];
+  const storable: Interceptor = (next) => (request) => {
+    if (!request.stream && request.method.parent.typeName !== AgentSync.typeName) assertStorable(request.method, request.message);
+    return next(request);
+  };
+  return [access, createValidateInterceptor(), storable];
 }

@@ -1,4 +1,5 @@
 import { BrokkrError } from '#lib/errors.ts';
+import { timestampMs } from '../database.ts';
 
 /** Most rows a list answers at once, and the bound of bare lists. */
 export const MAX_PAGE = 1000;
@@ -40,11 +41,18 @@ function encodeToken(row: { readonly created_at: string; readonly id: string }):
 function decodeToken(token: string): { readonly createdAt: string; readonly id: string } {
   try {
     const value: unknown = JSON.parse(Buffer.from(token, 'base64url').toString());
-    if (Array.isArray(value) && typeof value[0] === 'string' && /^\d{4}-/.test(value[0]) && typeof value[1] === 'string' && /^[0-9a-f-]{36}$/.test(value[1])) {
-      return { createdAt: value[0], id: value[1] };
-    }
+    if (Array.isArray(value) && isTime(value[0]) && isId(value[1])) return { createdAt: value[0], id: value[1] };
   } catch {
     // falls through to the one error
   }
   throw new BrokkrError('invalid_page_token', 'page_token is not one this broker gave out');
+}
+
+/** A `timestamptz` as the database prints it. */
+function isTime(value: unknown): value is string {
+  return typeof value === 'string' && /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{1,6})?\+00$/.test(value) && !Number.isNaN(timestampMs(value));
+}
+
+function isId(value: unknown): value is string {
+  return typeof value === 'string' && /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(value);
 }

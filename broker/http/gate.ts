@@ -32,7 +32,7 @@ export function createGate(authenticate: Authenticate): Gate {
 export type RequestGate = (context: HandlerContext) => void | Promise<void>;
 
 /** True for methods that need no key: those with `ACCESS_PUBLIC`, and gRPC's own (reflection, health). */
-export function isPublic(method: DescMethod): boolean {
+function isPublic(method: DescMethod): boolean {
   if (method.parent.typeName.startsWith('grpc.')) return true;
   return hasOption(method, access) && getOption(method, access).allow.includes(Access.PUBLIC);
 }

@@ -68,12 +68,16 @@ export class FrameReader {
   }
 }
 
+/** Longest time a timer can wait, milliseconds; longer deadlines are none. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
+
 /** Milliseconds of a `grpc-timeout` header; undefined when there is none. Throws `invalid_request` when it is malformed. */
 export function grpcTimeoutMs(header: string | string[] | undefined): number | undefined {
   if (header === undefined) return undefined;
   const match = /^(\d{1,8})([HMSmun])$/.exec(String(header));
   if (!match) throw new BrokkrError('invalid_request', `grpc-timeout is ${header}, expected up to 8 digits and a unit`);
-  return Number(match[1]) * UNIT_MS[match[2] as keyof typeof UNIT_MS];
+  const ms = Number(match[1]) * UNIT_MS[match[2] as keyof typeof UNIT_MS];
+  return ms > MAX_TIMER_MS ? undefined : ms;
 }
 
 const UNIT_MS = { H: 3_600_000, M: 60_000, S: 1000, m: 1, u: 0.001, n: 0.000_001 } as const;

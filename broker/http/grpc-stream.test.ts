@@ -4,6 +4,7 @@ import { createConnectTransport, createGrpcTransport, createGrpcWebTransport } f
 import * as grpc from '@grpc/grpc-js';
 import { describe, expect, it } from 'vitest';
 import { BrokkrError } from '#lib/errors.ts';
+import { createLog } from '#lib/log.ts';
 import { ErrorSchema } from '#proto/brokkr/v1/errors_pb.js';
 import { AgentMessageSchema, AgentSync, BrokerMessageSchema } from '#proto/brokkr/v1/sync_pb.js';
 import type { HotMethod, HotStream } from './grpc-stream.ts';
@@ -76,8 +77,11 @@ describe('a hot stream with grpc-js', () => {
     session.stream.cancel();
   });
 
-  it('tells the error of a handler with our detail, and hides what nobody expected', async () => {
-    await using port = await startTestServer({ hot: [echo()] });
+  it('tells the error of a handler with our detail, and logs and hides what nobody expected', async () => {
+    const lines: object[] = [];
+    const log = createLog('test', { level: 'fatal' });
+    log.error = ((fields: object) => void lines.push(fields)) as typeof log.error;
+    await using port = await startTestServer({ hot: [echo()], log });
     const session = call(port);
     session.send(13n);
     const failed = await session.status;
@@ -87,6 +91,7 @@ describe('a hot stream with grpc-js', () => {
     const bug = call(port);
     bug.send(14n);
     expect(await bug.status).toMatchObject({ code: grpc.status.INTERNAL, details: 'something went wrong in the broker' });
+    expect(lines).toMatchObject([{ method: 'brokkr.v1.AgentSync/Session', error: 'secret internals' }]);
   });
 
   it.each([

@@ -4,7 +4,7 @@ import { BrokkrError } from '#lib/errors.ts';
 import { abortable } from '#lib/signal.ts';
 import type { Call } from './context.ts';
 import { FrameReader, grpcFrame, grpcTimeoutMs, grpcTrailers } from './grpc-frame.ts';
-import { type ErrorBody, errorBodyOf } from './rpc-errors.ts';
+import type { ErrorBody } from './rpc-errors.ts';
 
 /**
  * A bidi method served by our own gRPC framing instead of Connect: a third of the memory and a tenth of the CPU a stream.
@@ -27,6 +27,14 @@ export interface HotStreamHandlers {
   end(): void;
 }
 
+/** What is known about a stream once it is admitted. */
+export interface Admitted {
+  readonly principal: unknown;
+  readonly call: Call;
+  /** The error that the client is told for whatever was thrown; logs what nobody expected. */
+  readonly bodyOf: (error: unknown) => ErrorBody;
+}
+
 /** Bytes that may wait in a stream before `write` returns false. */
 const HIGH_WATER_BYTES = 256 * 1024;
 
@@ -38,6 +46,7 @@ export class HotStream {
   /** Aborts when the stream has ended, whoever ended it: cancelled, deadline, connection lost, `end`. */
   readonly signal: AbortSignal;
   readonly #stream: ServerHttp2Stream;
+  readonly #bodyOf: (error: unknown) => ErrorBody;
   readonly #reader: FrameReader;
   readonly #ended = new AbortController();
   #handlers: HotStreamHandlers | undefined;
@@ -45,14 +54,12 @@ export class HotStream {
   #deadline: Deadline | undefined;
 
   /** Use `openHotStream`. */
-  constructor(
-    stream: ServerHttp2Stream,
-    options: { readonly principal: unknown; readonly call: Call; readonly maxMessageBytes: number },
-  ) {
+  constructor(stream: ServerHttp2Stream, options: Admitted & { readonly maxMessageBytes: number }) {
     this.principal = options.principal;
     this.call = options.call;
     this.signal = this.#ended.signal;
     this.#stream = stream;
+    this.#bodyOf = options.bodyOf;
     this.#reader = new FrameReader(options.maxMessageBytes);
     stream.on('error', () => undefined); // 'close' follows and tells the owner
     stream.on('wantTrailers', () => this.#sendTrailers());
@@ -125,7 +132,7 @@ export class HotStream {
 
   /** Ends the stream with whatever was thrown. */
   fail(error: unknown): void {
-    this.end(errorBodyOf(error));
+    this.end(this.#bodyOf(error));
   }
 
   /** Ends the stream with `deadline_exceeded` when the client's deadline passes. */
@@ -195,7 +202,7 @@ export function openHotStream(
   method: HotMethod,
   stream: ServerHttp2Stream,
   headers: IncomingHttpHeaders,
-  admitted: { readonly principal: unknown; readonly call: Call },
+  admitted: Admitted,
   clock: Clock,
 ): HotStream {
   const timeoutMs = grpcTimeoutMs(headers['grpc-timeout']);

@@ -18,7 +18,7 @@ import { errorText } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import type { IncomingRequest, OutgoingResponse } from './request.ts';
 import { sniff } from './sniff.ts';
-import { Timeouts } from './timeouts.ts';
+import type { Timeouts } from './timeouts.ts';
 import { openTls, type TlsFiles, watchTls } from './tls.ts';
 
 /** Where and how connections are taken. Times in milliseconds. */
@@ -42,6 +42,8 @@ export interface ListenerDeps {
   readonly handle: (request: IncomingRequest, response: OutgoingResponse) => void;
   /** Takes an HTTP/2 stream before `handle` sees it, or returns false. */
   readonly handleStream: (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => boolean;
+  /** Looked after for as long as the listener is open. */
+  readonly timeouts: Timeouts;
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -50,8 +52,6 @@ export interface ListenerDeps {
 export interface Listener {
   /** Starts taking connections; resolves with the address in use, `host:port`. */
   open(): Promise<string>;
-  /** For uploads. */
-  readonly timeouts: Timeouts;
   /** Numbers of now. */
   counts(): { readonly connections: number; readonly http2Sessions: number };
   /** Takes no more connections and asks peers to leave: GOAWAY on HTTP/2, idle HTTP/1.1 connections closed. */
@@ -78,9 +78,8 @@ const BACKLOG = 4096;
 
 /** Builds the listener; nothing is open yet. */
 export function createListener(deps: ListenerDeps, config: ListenerConfig): Listener {
-  const { clock, log } = deps;
+  const { timeouts, log } = deps;
   const closing = new AbortController();
-  const timeouts = new Timeouts(clock);
   const sockets = new Set<Socket>();
   const sessions = new Set<ServerHttp2Session>();
   const empty = Promise.withResolvers<void>();
@@ -107,7 +106,6 @@ export function createListener(deps: ListenerDeps, config: ListenerConfig): List
   });
 
   return {
-    timeouts,
     async open() {
       if (config.tls) {
         const { server, pair } = await openTls(config.tls);
@@ -172,7 +170,12 @@ function refuseHttp1(error: NodeJS.ErrnoException, socket: Socket & { readonly _
     return;
   }
   if (error.code === 'HPE_HEADER_OVERFLOW') {
-    refuse(socket, '431 Request Header Fields Too Large', 'invalid_request', `the headers have more than ${MAX_HEADER_BYTES} bytes`);
+    refuse(
+      socket,
+      '431 Request Header Fields Too Large',
+      'invalid_request',
+      `the headers have more than ${MAX_HEADER_BYTES} bytes`,
+    );
   } else if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT') {
     refuse(socket, '408 Request Timeout', 'deadline_exceeded', 'the request was not complete in time');
   } else {

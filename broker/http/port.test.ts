@@ -182,7 +182,9 @@ describe('the one port', () => {
     await curl(port.address, '/healthz');
     await curl(port.address, '/api/v1/stacks');
     await curl(port.address, '/nothing', '--http2-prior-knowledge');
-    await expect.poll(() => served).toEqual(['plain /healthz 200', 'rest rest 200', 'plain none 404']);
+    await expect
+      .poll(() => served)
+      .toEqual(['plain /healthz 200', 'rest /brokkr.v1.StackService/ListStacks 200', 'plain none 404']);
   });
 
   it('says why it cannot listen', async () => {

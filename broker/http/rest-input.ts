@@ -1,4 +1,5 @@
 import {
+  type DescEnum,
   type DescField,
   type DescMessage,
   fromJson,
@@ -45,7 +46,8 @@ export class InputReader {
   /** The same for one field's value, a bare JSON string for example. */
   normalizeField(field: DescField, json: JsonValue, path: string): JsonValue {
     if (json === null) return null;
-    if (field.fieldKind === 'list' && Array.isArray(json)) return json.map((item, at) => this.#item(field, item, `${path}[${at}]`));
+    if (field.fieldKind === 'list' && Array.isArray(json))
+      return json.map((item, at) => this.#item(field, item, `${path}[${at}]`));
     if (field.fieldKind === 'map' && typeof json === 'object' && !Array.isArray(json)) {
       return Object.fromEntries(Object.entries(json).map(([key, item]) => [key, this.#item(field, item, `${path}.${key}`)]));
     }
@@ -54,7 +56,8 @@ export class InputReader {
 
   /** The value of a query or path parameter as proto JSON. `values` has one item unless the field is repeated. */
   parameter(field: DescField, values: readonly string[], name: string): JsonValue {
-    if (field.fieldKind === 'list' && field.listKind !== 'message') return values.map((value) => this.#parameter(field, value, name));
+    if (field.fieldKind === 'list' && field.listKind !== 'message')
+      return values.map((value) => this.#parameter(field, value, name));
     if (values.length > 1) {
       throw new BrokkrError('invalid_request', `the parameter ${name} is given ${values.length} times, once is allowed`);
     }
@@ -111,7 +114,9 @@ function scalarParameter(type: ScalarType | undefined, text: string, name: strin
     return text;
   }
   const expected = type === ScalarType.BOOL ? 'true or false' : 'a number';
-  throw new BrokkrError('invalid_request', `${name} is ${JSON.stringify(text)}, expected ${expected}`, { details: { field: name } });
+  throw new BrokkrError('invalid_request', `${name} is ${JSON.stringify(text)}, expected ${expected}`, {
+    details: { field: name },
+  });
 }
 
 function unknownField(path: string, desc: DescMessage): BrokkrError {

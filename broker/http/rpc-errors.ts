@@ -37,7 +37,7 @@ const NAMES: Readonly<Record<Code, ErrorName>> = {
 };
 
 /** The error body for a code without a detail of ours. */
-export function errorNameOf(code: Code): ErrorName {
+function errorNameOf(code: Code): ErrorName {
   return NAMES[code];
 }
 

@@ -42,8 +42,8 @@ export interface RpcOptions {
 
 /** Largest answer, bytes: the largest deployment object (64 MiB) and its wrapping. */
 const MAX_RESPONSE_BYTES = 80 * 1024 * 1024;
-/** Longest deadline a client may ask for. */
-const MAX_TIMEOUT_MS = 24 * 3_600_000;
+/** Longest deadline a client may ask for: the longest a timer can wait, 24 days. */
+const MAX_TIMEOUT_MS = 2 ** 31 - 1;
 
 /** Connect, gRPC and gRPC-Web over the router. */
 export interface Rpc {

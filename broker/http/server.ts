@@ -1,22 +1,21 @@
-import type { IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2';
 import type { DescMethod, DescService } from '@bufbuild/protobuf';
-import { type ConnectRouter, createContextValues, type Interceptor } from '@connectrpc/connect';
+import type { ConnectRouter, Interceptor } from '@connectrpc/connect';
 import type { Clock } from '#lib/clock.ts';
-import { errorText } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Task } from '#lib/run.ts';
 import { aborted } from '#lib/signal.ts';
 import { Health } from '#proto/grpc/health/v1/health_pb.js';
-import { callKey, callOf, principalKey } from './context.ts';
-import { type Authenticate, createGate, type Gate, type RequestGate } from './gate.ts';
-import { type HotMethod, type HotStream, isHotRequest, openHotStream, refuseHotStream } from './grpc-stream.ts';
+import { createDispatcher, type PlainHandler, type ServedRequest } from './dispatch.ts';
+import { type Authenticate, createGate, type RequestGate } from './gate.ts';
+import type { HotMethod } from './grpc-stream.ts';
 import { createHealth } from './health.ts';
+import { createHotStreams, type HotStreams } from './hot-streams.ts';
 import { createListener, type Listener } from './listener.ts';
 import { registerReflection } from './reflection.ts';
-import { hasBody, type IncomingRequest, type OutgoingResponse, pathOf, sendError } from './request.ts';
 import type { Route } from './routes.ts';
-import { createRpc, type Rpc } from './rpc.ts';
-import { connectErrorOf, errorBodyOf, translate } from './rpc-errors.ts';
+import { createRpc } from './rpc.ts';
+import { connectErrorOf } from './rpc-errors.ts';
+import { Timeouts } from './timeouts.ts';
 import type { TlsFiles } from './tls.ts';
 import { createTranscoder } from './transcode.ts';
 
@@ -40,19 +39,6 @@ export interface ServerDeps {
   readonly newId: () => string;
   /** Told of every request that was answered. */
   readonly observe?: ((request: ServedRequest) => void) | undefined;
-}
-
-/** Answers a plain path. A throw is logged and answered with 500. */
-export type PlainHandler = (request: IncomingRequest, response: OutgoingResponse) => void | Promise<void>;
-
-/** A request that was answered, for metrics: labels from small closed sets. */
-export interface ServedRequest {
-  /** rest, rpc or plain. */
-  readonly kind: 'rest' | 'rpc' | 'plain';
-  /** `/package.Service/Method` or the plain path; 'none' for paths that lead nowhere. */
-  readonly target: string;
-  readonly status: number;
-  readonly durationMs: number;
 }
 
 /** Settings of the port. Times in milliseconds. */
@@ -121,10 +107,12 @@ export function createServer(deps: ServerDeps, config: ServerConfig): Server {
     { handlers: rpc.handlers, gate, log, newId: deps.newId },
     { services: deps.services, maxRequestBytes, ignoresUnknown },
   );
-  const hot = createHotStreams(deps, gate, rpc);
+  const hot = createHotStreams({ methods: deps.hot ?? [], gate, handlers: rpc.handlers, clock, log, newId: deps.newId });
   const requestTimeoutMs = limits.requestTimeoutMs ?? 300_000;
-  const listener: Listener = createListener(
-    { handle, handleStream: hot.take, clock, log },
+  const timeouts = new Timeouts(clock);
+  const handle = createDispatcher({ ...deps, rpc, transcoder, timeouts }, requestTimeoutMs);
+  const listener = createListener(
+    { handle, handleStream: hot.take, timeouts, clock, log },
     {
       listen: config.listen,
       tls: config.tls,
@@ -134,33 +122,6 @@ export function createServer(deps: ServerDeps, config: ServerConfig): Server {
       maxConnections: limits.maxConnections ?? 20_000,
     },
   );
-
-  function handle(request: IncomingRequest, response: OutgoingResponse): void {
-    const { path } = pathOf(request);
-    const handler = rpc.handlers.get(path);
-    if (request.httpVersionMajor > 1 && !(handler && isClientStream(handler.method)))
-      limitUpload(listener, requestTimeoutMs, request, response);
-    if (handler) {
-      observed('rpc', path, response);
-      void rpc.serve(handler, request, response);
-    } else if (path.startsWith('/api/')) {
-      observed('rest', 'rest', response);
-      void transcoder.handle(request, response);
-    } else {
-      const known = deps.plain && Object.hasOwn(deps.plain, path) ? deps.plain[path] : undefined;
-      observed('plain', known ? path : 'none', response);
-      if (known) void servePlain(known, request, response, log);
-      else sendError(request, response, 404, { code: 'not_found', message: `nothing at ${path}` });
-    }
-  }
-
-  function observed(kind: ServedRequest['kind'], target: string, response: OutgoingResponse): void {
-    const { observe } = deps;
-    if (!observe) return;
-    const startMs = clock.monotonic();
-    response.once('close', () => observe({ kind, target, status: response.statusCode, durationMs: clock.monotonic() - startMs }));
-  }
-
   const opened = Promise.withResolvers<string>();
   opened.promise.catch(() => undefined); // run() rejects with the same error
   return {
@@ -175,106 +136,38 @@ export function createServer(deps: ServerDeps, config: ServerConfig): Server {
         health.set(true);
         log.info({ address, tls: config.tls !== undefined }, 'listening');
         opened.resolve(address);
+        await aborted(signal);
+        health.set(false);
+        await drain(listener, hot, shutdown, clock, config.drainMs ?? 10_000);
       } catch (error) {
         opened.reject(error);
-        listener.destroy();
         throw error;
+      } finally {
+        listener.destroy();
       }
-      await aborted(signal);
-      health.set(false);
-      listener.stopAccepting();
-      await within(clock, config.drainMs ?? 10_000, listener.emptied());
-      const draining = { code: 'draining', message: 'the broker is stopping, try another replica' } as const;
-      shutdown.abort(connectErrorOf(draining));
-      for (const stream of hot.streams) stream.end(draining);
-      await within(clock, LAST_CALL_MS, listener.emptied());
-      listener.destroy();
     },
   };
+}
+
+/** Lets calls finish for `drainMs`, then tells those that are left why they must end, and gives them a moment more. */
+async function drain(
+  listener: Listener,
+  hot: HotStreams,
+  shutdown: AbortController,
+  clock: Clock,
+  drainMs: number,
+): Promise<void> {
+  listener.stopAccepting();
+  await within(clock, drainMs, listener.emptied());
+  const draining = { code: 'draining', message: 'the broker is stopping, try another replica' } as const;
+  shutdown.abort(connectErrorOf(draining));
+  for (const stream of hot.streams) stream.end(draining);
+  await within(clock, LAST_CALL_MS, listener.emptied());
 }
 
 /** AgentSync serves agents that are up to two minor versions older or newer; everybody else should hear of a typo. */
 function ignoresUnknown(method: DescMethod): boolean {
   return method.parent.typeName === 'brokkr.v1.AgentSync' || method.parent.typeName.startsWith('grpc.');
-}
-
-function isClientStream(method: DescMethod): boolean {
-  return method.methodKind === 'bidi_streaming' || method.methodKind === 'client_streaming';
-}
-
-/** HTTP/1.1 limits the time of a request by itself; HTTP/2 does not. */
-function limitUpload(listener: Listener, timeoutMs: number, request: IncomingRequest, response: OutgoingResponse): void {
-  if (!hasBody(request)) return;
-  const cancel = listener.timeouts.add(timeoutMs, () => {
-    sendError(request, response, 408, {
-      code: 'deadline_exceeded',
-      message: `the request was not complete within ${timeoutMs} ms`,
-    });
-    request.destroy();
-  });
-  request.once('end', cancel);
-  response.once('close', cancel);
-}
-
-async function servePlain(
-  handler: PlainHandler,
-  request: IncomingRequest,
-  response: OutgoingResponse,
-  log: Logger,
-): Promise<void> {
-  try {
-    await handler(request, response);
-  } catch (error) {
-    log.error({ path: request.url, error: errorText(error) }, 'plain request failed');
-    sendError(request, response, 500, { code: 'internal_error', message: 'something went wrong in the broker' });
-  }
-}
-
-interface HotStreams {
-  readonly streams: ReadonlySet<HotStream>;
-  /** False when the stream is not for a hot method. */
-  take(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): boolean;
-}
-
-function createHotStreams({ hot = [], clock, log, newId }: ServerDeps, gate: Gate, rpc: Rpc): HotStreams {
-  const methods = new Map(hot.map((method) => [method.path, method]));
-  const streams = new Set<HotStream>();
-  for (const { path } of hot)
-    if (!rpc.handlers.has(path)) throw new Error(`${path} is served by nobody else: clients of other protocols need it`);
-
-  async function open(method: HotMethod, stream: ServerHttp2Stream, headers: IncomingHttpHeaders): Promise<void> {
-    const desc = (rpc.handlers.get(method.path) as NonNullable<ReturnType<typeof rpc.handlers.get>>).method;
-    try {
-      const call = callOf(headers, stream.session?.socket.remoteAddress, newId);
-      const values = createContextValues().set(callKey, call);
-      await gate.admit(desc, headersOf(headers), values);
-      if (stream.destroyed) return;
-      const opened = openHotStream(method, stream, headers, { principal: values.get(principalKey), call }, clock);
-      if (opened.signal.aborted) return;
-      streams.add(opened);
-      opened.signal.addEventListener('abort', () => streams.delete(opened), { once: true });
-    } catch (error) {
-      refuseHotStream(stream, errorBodyOf(translate(error, desc, undefined, log)));
-    }
-  }
-
-  return {
-    streams,
-    take(stream, headers) {
-      const method = methods.get(headers[':path'] ?? '');
-      if (!method || !isHotRequest(headers)) return false;
-      void open(method, stream, headers);
-      return true;
-    },
-  };
-}
-
-function headersOf(headers: IncomingHttpHeaders): Headers {
-  const result = new Headers();
-  for (const [name, value] of Object.entries(headers)) {
-    if (value !== undefined && !name.startsWith(':')) result.set(name, Array.isArray(value) ? value.join(', ') : value);
-  }
-  return result;
 }
 
 /** Waits for `done`, but no longer than `ms`. */

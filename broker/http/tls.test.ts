@@ -141,6 +141,7 @@ describe('the port on TLS', () => {
     await use('two');
     await expect.poll(() => shown(port.address)).toBe('two');
     expect(await status(old)).toBe(200);
+    expect(await curl(`https://${port.address}`, '/healthz')).toBe('OK 200 2');
     old.close();
     await port.stop();
   });

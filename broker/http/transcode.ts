@@ -35,8 +35,8 @@ export interface TranscoderOptions {
 /** REST in front of the router: the same handlers, reached through `google.api.http`. */
 export interface Transcoder {
   readonly routes: Routes;
-  /** Answers a request below `/api/`; never rejects. */
-  handle(request: IncomingRequest, response: OutgoingResponse): Promise<void>;
+  /** Answers a request below `/api/`; never rejects. `matched` is told its route, if it has one. */
+  handle(request: IncomingRequest, response: OutgoingResponse, matched: (route: Route) => void): Promise<void>;
 }
 
 /** Request headers that handlers may read. */
@@ -64,7 +64,7 @@ export function createTranscoder(deps: TranscoderDeps, options: TranscoderOption
   const printers = new Printers();
   const reader = createRequestReader(options.ignoresUnknown);
 
-  async function call(request: IncomingRequest, response: OutgoingResponse): Promise<void> {
+  async function call(request: IncomingRequest, response: OutgoingResponse, matched: (route: Route) => void): Promise<void> {
     const { path, query: queryText } = pathOf(request);
     const query = new URLSearchParams(queryText);
     const verb = request.method === 'HEAD' ? 'GET' : (request.method ?? '');
@@ -75,6 +75,7 @@ export function createTranscoder(deps: TranscoderDeps, options: TranscoderOption
       return sendError(request, response, 405, { code: 'method_not_allowed', message: `${path} allows ${allow}` }, { allow });
     }
     const { route } = match;
+    matched(route);
     const format = answerFormat(route, request.headers.accept);
     const ended = new AbortController();
     response.once('close', () => ended.abort(new ConnectError('the client hung up', Code.Canceled)));
@@ -105,9 +106,9 @@ export function createTranscoder(deps: TranscoderDeps, options: TranscoderOption
 
   return {
     routes,
-    async handle(request, response) {
+    async handle(request, response, matched) {
       try {
-        await call(request, response);
+        await call(request, response, matched);
       } catch (error) {
         answerError(request, response, error, {});
       }

@@ -1,5 +1,5 @@
 import { type MessageInitShape } from '@bufbuild/protobuf';
-import { timestampDate, timestampFromMs } from '@bufbuild/protobuf/wkt';
+import { type Timestamp, timestampDate, timestampFromMs } from '@bufbuild/protobuf/wkt';
 import type { ServiceImpl } from '@connectrpc/connect';
 import { BrokkrError } from '#lib/errors.ts';
 import { type CreateKeyRequest, KeyRole, type KeySchema, KeyService } from '#proto/brokkr/v1/keys_pb.js';
@@ -44,7 +44,7 @@ export function keyService(pipeline: Pipeline): ServiceImpl<typeof KeyService> {
       const row = await insertKey(command.tx, { role: 'admin', name: 'rotated', ...minted });
       command.audit('pak.rotated', 'pak', row.id);
       command.change({ kind: 'key' });
-      return { pak: minted.pak };
+      return { pak: command.dryRun ? '' : minted.pak };
     }),
     listPaks: pipeline.query(method.listPaks, async (_request, { db }) => ({ paks: await listTenants(db) })),
   };
@@ -58,6 +58,7 @@ async function createKey(request: CreateKeyRequest, command: Command) {
     throw new BrokkrError('invalid_key', `a key of role ${role} needs ${role === 'admin' ? 'neither agent_id nor generator_id' : `${role}_id and nothing else`}`);
   }
   await assertOwner(command, owner);
+  await assertFuture(command, request.expiresAt);
   const minted = mintKey();
   const row = await insertKey(command.tx, {
     role,
@@ -70,7 +71,7 @@ async function createKey(request: CreateKeyRequest, command: Command) {
     ...(request.expiresAt && { expiresAt: timestampDate(request.expiresAt) }),
   });
   command.audit('pak.created', 'pak', row.id, { role, name: request.name });
-  return { key: toKey(row), pak: minted.pak };
+  return { key: toKey(row), pak: command.dryRun ? '' : minted.pak };
 }
 
 async function assertOwner({ tx }: Command, { agent, generator }: { readonly agent: string | undefined; readonly generator: string | undefined }): Promise<void> {
@@ -80,6 +81,13 @@ async function assertOwner({ tx }: Command, { agent, generator }: { readonly age
   if (generator !== undefined && (await tx.query('select from generator where id = $1 and deleted_at is null and not is_system', [generator])).length === 0) {
     throw new BrokkrError('generator_not_found', `no generator ${generator}`);
   }
+}
+
+/** By the database's clock, which also decides when the key ends. */
+async function assertFuture({ tx }: Command, expiresAt: Timestamp | undefined): Promise<void> {
+  if (!expiresAt) return;
+  const [row] = await tx.query<{ future: boolean }>('select $1::timestamptz > now() as future', [timestampDate(expiresAt)]);
+  if (!row?.future) throw new BrokkrError('invalid_key', 'expires_at is not in the future', { details: { field: 'expires_at' } });
 }
 
 function toKey(row: KeyRow): MessageInitShape<typeof KeySchema> {

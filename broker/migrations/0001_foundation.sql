@@ -313,7 +313,7 @@ create table agent_event (
 create index agent_event_id on agent_event (id);
 create index agent_event_agent on agent_event (agent_id, created_at desc);
 create index agent_event_stack on agent_event (stack_id, created_at desc);
-create index agent_event_object on agent_event (deployment_object_id);
+create index agent_event_object on agent_event (deployment_object_id, agent_id);
 create index agent_event_attempt on agent_event (attempt_id);
 create table agent_event_default partition of agent_event default;
 

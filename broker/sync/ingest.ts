@@ -128,16 +128,11 @@ export class Ingest implements Task {
       this.#pendingEvents -= count;
       batch.forEach(({ settled }, index) => settled.resolve(stored[index]));
     } catch (error) {
-      if (!(error instanceof BrokkrError) || error.code === 'database_unavailable' || batch.length === 1) {
-        if (error instanceof BrokkrError && error.code !== 'database_unavailable') {
-          this.#pendingEvents -= count; // this very batch cannot be stored: its agent is told, others go on
-          batch[0]?.settled.reject(error);
-          return;
-        }
+      if (isPassing(error)) {
         this.#events.unshift(...batch);
         throw error;
       }
-      for (const pending of batch) await this.#storeAlone(pending);
+      for (const pending of batch) await this.#storeAlone(pending); // one of them cannot be stored: its agent is told, others go on
     }
   }
 
@@ -161,6 +156,7 @@ export class Ingest implements Task {
       const changed = await this.#deps.db.transaction((tx) => updateStatuses(tx, [...statuses.values()]));
       this.#deps.changed(new Set(changed));
     } catch (error) {
+      if (!isPassing(error)) return this.#dropReports('status', [...statuses.keys()], error);
       for (const [key, value] of statuses) if (!this.#statuses.has(key)) this.#statuses.set(key, value);
       throw error;
     }
@@ -174,10 +170,21 @@ export class Ingest implements Task {
       const changed = await this.#deps.db.transaction((tx) => upsertHealth(tx, [...health.values()]));
       this.#deps.changed(new Set(changed));
     } catch (error) {
+      if (!isPassing(error)) return this.#dropReports('health', [...health.keys()], error);
       for (const [key, value] of health) if (!this.#health.has(key)) this.#health.set(key, value);
       throw error;
     }
   }
+
+  /** A set that can never be stored must not be tried for ever; agents repeat their state with the next report. */
+  #dropReports(what: 'status' | 'health', keys: readonly string[], error: unknown): void {
+    this.#deps.log.error({ what, reports: keys.length, first: keys[0], error: errorText(error) }, 'reports cannot be stored and are dropped');
+  }
+}
+
+/** True when the same statement may succeed later. */
+function isPassing(error: unknown): boolean {
+  return error instanceof BrokkrError && (error.code === 'database_unavailable' || error.code === 'unavailable' || error.code === 'deadline_exceeded');
 }
 
 const PHASES: Readonly<Record<Phase, string>> = {
@@ -211,7 +218,7 @@ function toUpdate(reporter: Reporter, item: StackStatus): StatusUpdate {
     appliedGeneration: item.appliedGeneration,
     phase: PHASES[item.phase],
     health: HEALTHS[item.health],
-    message: item.message === '' ? null : item.message.slice(0, MESSAGE_BYTES),
+    message: textOf(item.message),
     objects: packObjects(item.objects),
     total: item.objectsTotal,
     ready: item.objectsReady,
@@ -247,12 +254,17 @@ function toInsert(event: AttemptEvent): EventInsert {
     generation: event.generation,
     eventType: event.eventType === '' ? 'APPLY' : event.eventType,
     success: event.success,
-    message: event.message === '' ? null : event.message.slice(0, MESSAGE_BYTES),
+    message: textOf(event.message),
     objects: packObjects(event.objects),
     counts: JSON.stringify(event.counts),
     durationMs: event.durationMs,
     occurredAtMs: event.at ? protoMs(event.at) : undefined,
   };
+}
+
+/** Text from a cluster, as the database can hold it: bounded, without null characters. */
+function textOf(message: string): string | null {
+  return message === '' ? null : message.slice(0, MESSAGE_BYTES).replaceAll('\0', '');
 }
 
 /** Objects are kept in their wire form, inside the message they came in. */

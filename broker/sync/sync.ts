@@ -23,6 +23,7 @@ import type { Database } from '../database.ts';
 import type { BlobStore } from '../stacks/blobs.ts';
 import type { Acceptance } from '../targeting/store.ts';
 import type { ChangeFeed } from './feed.ts';
+import { assertFrame, assertHello } from './frame-rules.ts';
 import { Heads } from './heads.ts';
 import { assertIdentity } from './identity.ts';
 import type { Ingest } from './ingest.ts';
@@ -132,6 +133,7 @@ export class Sync implements Task {
     if (principal.kind !== 'agent') throw new BrokkrError('agent_pak_required', 'sessions are for agent keys');
     if (this.#draining) throw new BrokkrError('draining', 'the broker is stopping');
     this.#admit();
+    assertHello(hello);
     const version = PROTOCOL_VERSIONS.find((item) => hello.versions.includes(item));
     if (version === undefined) throw new BrokkrError('unsupported_version', `the agent speaks versions ${hello.versions.join(', ')}, this broker ${PROTOCOL_VERSIONS.join(', ')}`);
     const { db, clock, log } = this.#deps;
@@ -165,6 +167,7 @@ export class Sync implements Task {
 
   /** Takes a frame of the agent. Throws `protocol_violation`. */
   async receive(session: AgentSession, message: AgentMessage): Promise<void> {
+    assertFrame(message);
     this.seen(session);
     session.took(message);
     const { ingest } = this.#deps;

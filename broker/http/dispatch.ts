@@ -1,0 +1,106 @@
+import type { DescMethod } from '@bufbuild/protobuf';
+import type { Clock } from '#lib/clock.ts';
+import { errorText } from '#lib/errors.ts';
+import type { Logger } from '#lib/log.ts';
+import { hasBody, type IncomingRequest, type OutgoingResponse, pathOf, sendError } from './request.ts';
+import type { Rpc } from './rpc.ts';
+import type { Timeouts } from './timeouts.ts';
+import type { Transcoder } from './transcode.ts';
+
+/** Answers a plain path. A throw is logged and answered with 500. */
+export type PlainHandler = (request: IncomingRequest, response: OutgoingResponse) => void | Promise<void>;
+
+/** A request that was answered, for metrics: labels from small closed sets. */
+export interface ServedRequest {
+  /** rest, rpc or plain. */
+  readonly kind: 'rest' | 'rpc' | 'plain';
+  /** `/package.Service/Method` or the plain path; 'none' for paths that lead nowhere. */
+  readonly target: string;
+  readonly status: number;
+  readonly durationMs: number;
+}
+
+/** Where requests can go. */
+export interface DispatcherDeps {
+  readonly rpc: Rpc;
+  readonly transcoder: Transcoder;
+  readonly plain?: Readonly<Record<string, PlainHandler>>;
+  readonly observe?: ((request: ServedRequest) => void) | undefined;
+  readonly timeouts: Timeouts;
+  readonly clock: Clock;
+  readonly log: Logger;
+}
+
+/** Sends each request to RPCs, REST or a plain path. `requestTimeoutMs` is for uploads over HTTP/2. */
+export function createDispatcher(
+  deps: DispatcherDeps,
+  requestTimeoutMs: number,
+): (request: IncomingRequest, response: OutgoingResponse) => void {
+  const { rpc, transcoder, plain = {}, timeouts, clock, log } = deps;
+  return (request, response) => {
+    const { path } = pathOf(request);
+    const handler = rpc.handlers.get(path);
+    const served = { kind: 'plain' as ServedRequest['kind'], target: 'none' };
+    if (deps.observe) observe(deps.observe, clock, response, served);
+    if (request.httpVersionMajor > 1 && !(handler && isClientStream(handler.method)))
+      limitUpload(timeouts, requestTimeoutMs, request, response);
+    if (handler) {
+      served.kind = 'rpc';
+      served.target = path;
+      void rpc.serve(handler, request, response);
+    } else if (path.startsWith('/api/')) {
+      served.kind = 'rest';
+      void transcoder.handle(request, response, ({ method }) => {
+        served.target = `/${method.parent.typeName}/${method.name}`;
+      });
+    } else {
+      const known = Object.hasOwn(plain, path) ? plain[path] : undefined;
+      if (known) {
+        served.target = path;
+        void servePlain(known, request, response, log);
+      } else sendError(request, response, 404, { code: 'not_found', message: `nothing at ${path}` });
+    }
+  };
+}
+
+function observe(
+  tell: (request: ServedRequest) => void,
+  clock: Clock,
+  response: OutgoingResponse,
+  served: { readonly kind: ServedRequest['kind']; readonly target: string },
+): void {
+  const startMs = clock.monotonic();
+  response.once('close', () => tell({ ...served, status: response.statusCode, durationMs: clock.monotonic() - startMs }));
+}
+
+function isClientStream(method: DescMethod): boolean {
+  return method.methodKind === 'bidi_streaming' || method.methodKind === 'client_streaming';
+}
+
+/** HTTP/1.1 limits the time of a request by itself; HTTP/2 does not. */
+function limitUpload(timeouts: Timeouts, timeoutMs: number, request: IncomingRequest, response: OutgoingResponse): void {
+  if (!hasBody(request)) return;
+  const cancel = timeouts.add(timeoutMs, () => {
+    sendError(request, response, 408, {
+      code: 'deadline_exceeded',
+      message: `the request was not complete within ${timeoutMs} ms`,
+    });
+    request.destroy();
+  });
+  request.once('end', cancel);
+  response.once('close', cancel);
+}
+
+async function servePlain(
+  handler: PlainHandler,
+  request: IncomingRequest,
+  response: OutgoingResponse,
+  log: Logger,
+): Promise<void> {
+  try {
+    await handler(request, response);
+  } catch (error) {
+    log.error({ path: request.url, error: errorText(error) }, 'plain request failed');
+    sendError(request, response, 500, { code: 'internal_error', message: 'something went wrong in the broker' });
+  }
+}
