@@ -38,6 +38,8 @@ export interface ApplyRun {
   readonly freshGroups: Set<string>;
   /** Called as soon as an object is applied. */
   readonly onApplied: (entry: InventoryEntry) => void;
+  /** Calls in a row that got no answer, over all objects. */
+  readonly unanswered: { count: number };
   /** Ends the sync at object borders: nothing new is sent, nothing is waited for. */
   readonly stop: AbortSignal;
 }
@@ -48,6 +50,8 @@ const RACE_WAITS_MS = [0, 20, 50, 100];
 /** A definition that was just established is served by all API server paths within moments. */
 const FRESH_WAITS_MS = Array.from({ length: 25 }, () => 200);
 const MAX_RETRY_AFTER_MS = 5000;
+/** Three tries of what is usually in flight. */
+const MAX_UNANSWERED = 48;
 
 /**
  * Applies one object: server-side, by force only after looking at whose fields they are. Never rejects but with the signal's reason:
@@ -57,14 +61,16 @@ export async function applyOne(run: ApplyRun, object: PlannedObject, resource: R
   let force = false;
   let forced: string[] = [];
   for (let attempt = 0; ; attempt++) {
-    if (run.stop.aborted) return { kind: 'skipped' };
+    if (run.stop.aborted || isUnreachable(run)) return { kind: 'skipped' };
     try {
       const refusal = await refuseAdoption(run, object, resource, signal);
       if (refusal) return refusal;
       const applied = await send(run, object, resource, { force, dryRun: false }, signal);
+      run.unanswered.count = 0;
       return succeeded(run, object, resource, applied, forced);
     } catch (error) {
       signal.throwIfAborted();
+      run.unanswered.count = error instanceof KubeError ? 0 : run.unanswered.count + 1;
       const kind = classify(error);
       if (kind === 'policy' && error instanceof KubeError && !force) {
         const managers = [...new Set(conflicts(error).map(({ manager }) => manager))];
@@ -83,6 +89,11 @@ export async function applyOne(run: ApplyRun, object: PlannedObject, resource: R
       if (wait === undefined || !(await pause(run, wait, signal))) return failed(object, resource, error);
     }
   }
+}
+
+/** Whether the server has stopped answering: the rest of the attempt is given up. */
+export function isUnreachable({ unanswered }: ApplyRun): boolean {
+  return unanswered.count >= MAX_UNANSWERED;
 }
 
 /** Asks the server what it would say to an update, changing nothing. Undefined when it would take it, or cannot tell. */

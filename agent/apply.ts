@@ -1,7 +1,7 @@
 import { errorText } from '#lib/errors.ts';
 import { keyString } from '#lib/object.ts';
 import { forEachLimited } from './apply-engine.ts';
-import { type ApplyRun, applyOne, dryRunOne, type Outcome } from './apply-object.ts';
+import { type ApplyRun, applyOne, dryRunOne, isUnreachable, type Outcome } from './apply-object.ts';
 import { objectStatus, statusText } from './apply-report.ts';
 import type { Resource } from './kube/resource.ts';
 import { inOrder } from './order.ts';
@@ -18,8 +18,6 @@ const DEFINITIONS: Resource = {
 
 const ESTABLISH_TIMEOUT_MS = 30_000;
 const ESTABLISH_POLL_MS = 50;
-/** Objects in a row that the server did not answer for: the rest of the attempt is given up. */
-const MAX_UNANSWERED = 20;
 
 /** Outcomes by key (`keyString`). */
 export type Outcomes = Map<string, Outcome>;
@@ -45,7 +43,7 @@ export async function preflight(
  */
 export async function applyAll(run: ApplyRun, objects: readonly PlannedObject[], signal: AbortSignal): Promise<Outcomes> {
   const outcomes: Outcomes = new Map();
-  const state: State = { blockers: new Map(), unanswered: 0, failedWave: undefined };
+  const state: State = { blockers: new Map(), failedWave: undefined };
   for (const { wave, stage, items } of inOrder(objects)) {
     await forEachLimited(items, run.engine.share, async (object) => {
       const outcome = await step(run, state, object, signal);
@@ -63,12 +61,11 @@ export async function applyAll(run: ApplyRun, objects: readonly PlannedObject[],
 interface State {
   /** What failed, in words, by what depends on it: `namespace/<name>` or `group/<API group>`. */
   readonly blockers: Map<string, string>;
-  unanswered: number;
   failedWave: number | undefined;
 }
 
 async function step(run: ApplyRun, state: State, object: PlannedObject, signal: AbortSignal): Promise<Outcome> {
-  if (run.stop.aborted || state.unanswered >= MAX_UNANSWERED) return { kind: 'skipped' };
+  if (run.stop.aborted || isUnreachable(run)) return { kind: 'skipped' };
   const blocker =
     (object.namespaced ? state.blockers.get(`namespace/${object.namespace}`) : undefined) ??
     state.blockers.get(`group/${object.group}`) ??
@@ -97,13 +94,8 @@ async function lateResource(run: ApplyRun, object: PlannedObject, signal: AbortS
 }
 
 function note(state: State, object: PlannedObject, outcome: Outcome): void {
-  if (outcome.kind === 'skipped') return;
-  if (outcome.kind === 'applied') {
-    state.unanswered = 0;
-    return;
-  }
+  if (outcome.kind !== 'failed') return;
   const { status } = outcome;
-  state.unanswered = outcome.class === 'transient' && status.reason === 'unavailable' ? state.unanswered + 1 : 0;
   if (object.kind === 'Namespace' && object.group === '') state.blockers.set(`namespace/${object.name}`, statusText(status));
   if (object.kind === DEFINITIONS.kind) state.blockers.set(`group/${groupOf(object)}`, statusText(status));
 }

@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { Phase } from '#proto/brokkr/v1/content_pb.js';
 import { startKubeProxy } from '../test/http-proxy.ts';
 import { type Kube as TestKube, useKube } from '../test/kube.ts';
 import type { TestIdentity } from '../test/kube-identity.ts';
-import { Phase } from '#proto/brokkr/v1/content_pb.js';
 import { openTestBroker, type TestBroker } from './reconcile-testing.ts';
 
 let server: TestKube;
@@ -36,11 +36,19 @@ describe('an agent killed after the k-th write', () => {
     let rounds = 0;
     for (let k = 0; ; k++) {
       const prefix = `first${k}`;
-      const first = await broker.publish(yaml(['a', 'b', 'c', 'd', 'e', 'f'].map((name) => configMap(`${prefix}-${name}`, 'one'))));
-      const second = await broker.publish(yaml(['e', 'f', 'g'].map((name) => configMap(`${prefix}-${name}`, 'two'))), { after: first });
+      const first = await broker.publish(
+        yaml(['a', 'b', 'c', 'd', 'e', 'f'].map((name) => configMap(`${prefix}-${name}`, 'one'))),
+      );
+      const second = await broker.publish(yaml(['e', 'f', 'g'].map((name) => configMap(`${prefix}-${name}`, 'two'))), {
+        after: first,
+      });
       if (await crash(first, k)) break;
       await recover(second);
-      expect(await present(prefix), `after ${k} writes`).toEqual({ [`${prefix}-e`]: 'two', [`${prefix}-f`]: 'two', [`${prefix}-g`]: 'two' });
+      expect(await present(prefix), `after ${k} writes`).toEqual({
+        [`${prefix}-e`]: 'two',
+        [`${prefix}-f`]: 'two',
+        [`${prefix}-g`]: 'two',
+      });
       const events = broker.eventsOf(first);
       expect(new Set(events.map(({ attemptId }) => attemptId)).size).toBe(events.length);
       expect(events.filter(({ generation, success }) => generation === 2n && success)).toHaveLength(1);
@@ -59,7 +67,11 @@ describe('an agent killed after the k-th write', () => {
       await recover(first);
       if (await crash(second, k)) break;
       await recover(third);
-      expect(await present(prefix), `after ${k} writes`).toEqual({ [`${prefix}-a`]: 'one', [`${prefix}-c`]: 'one', [`${prefix}-d`]: 'one' });
+      expect(await present(prefix), `after ${k} writes`).toEqual({
+        [`${prefix}-a`]: 'one',
+        [`${prefix}-c`]: 'one',
+        [`${prefix}-d`]: 'one',
+      });
     }
   });
 

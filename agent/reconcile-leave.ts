@@ -37,6 +37,8 @@ export async function leaveStack({ engine, inventory, tombstone, stop }: LeaveIn
   const { deploymentObjectId } = inventory.head;
   const attempt = await beginAttempt(engine, inventory, { type: 'PRUNE', generation, deploymentObjectId });
   inventory.head = { ...inventory.head, tombstone: { policy, generation }, attempt: openAttempt(attempt) };
+  // Should the stack come back after a crash, nothing counts as applied that may be gone.
+  for (const [key, entry] of inventory.entries) inventory.entries.set(key, { ...entry, digest: '', state: 'pending' });
   await inventory.save(signal);
   const removed = new Map<InventoryEntry, Removal>();
   const total = inventory.entries.size;

@@ -97,7 +97,7 @@ async function execute(input: SyncInput, attempt: Attempt, plan: Plan, signal: A
   const refusals = (await preflight(run, updates, signal)).filter((outcome) => REFUSING.has(outcome.class));
   if (stop.aborted) return { kind: 'stopped' };
   if (refusals.length > 0) return refuseDryRun(input, attempt, refusals, signal);
-  await recordIntent(input, attempt, plan, signal);
+  await recordIntent(input, attempt, plan, removals, signal);
   input.phase(Phase.APPLYING);
   const outcomes = await applyAll(run, plan.changes, signal);
   const done = { outcomes, removed: new Map<InventoryEntry, Removal>() };
@@ -128,7 +128,7 @@ async function finish(
   const held = engine.deletionsHeld() ? plan.removals.length : 0;
   for (const entry of plan.removals) {
     const key = keyString(entry);
-    if (inventory.entries.has(key)) inventory.entries.set(key, { ...entry, state: 'kept' });
+    if (inventory.entries.has(key)) inventory.entries.set(key, { ...entry, digest: '', state: 'kept' });
   }
   const counts = count(outcomes, removed, plan);
   const success = failures.length === 0 && unsent === 0;
@@ -155,8 +155,15 @@ async function finish(
 }
 
 /** Marks what is about to be written, so that a crash leaks nothing and nothing half-written counts as applied. */
-async function recordIntent(input: SyncInput, attempt: Attempt, plan: Plan, signal: AbortSignal): Promise<void> {
+async function recordIntent(
+  input: SyncInput,
+  attempt: Attempt,
+  plan: Plan,
+  removals: readonly InventoryEntry[],
+  signal: AbortSignal,
+): Promise<void> {
   const { inventory, suspects } = input;
+  for (const entry of removals) inventory.entries.set(keyString(entry), { ...entry, digest: '', state: 'pending' });
   for (const object of plan.changes) {
     const key = keyString(object);
     const held = inventory.entries.get(key);
@@ -214,6 +221,7 @@ function applyRun({ engine, inventory, target, suspects, stop }: SyncInput): App
     options: target.options,
     before,
     freshGroups: new Set(),
+    unanswered: { count: 0 },
     onApplied: (entry) => inventory.entries.set(keyString(entry), entry),
     stop,
   };

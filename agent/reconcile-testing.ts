@@ -1,5 +1,5 @@
-import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import { createHash, randomUUID } from 'node:crypto';
+import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import { type Clock, systemClock } from '#lib/clock.ts';
 import { manifestDigest } from '#lib/digest.ts';
 import { createLog } from '#lib/log.ts';
@@ -31,7 +31,10 @@ export interface TestBroker extends AsyncDisposable {
   applied(target: StackTarget): Promise<void>;
   eventsOf(target: { readonly stackId: string }): AttemptEvent[];
   /** Starts an agent's engine on an API server. */
-  start(server: TestServer, options: Omit<ReconcilerOptions, 'agentId' | 'defaultNamespace'> & { readonly held?: boolean }): Promise<TestAgent>;
+  start(
+    server: TestServer,
+    options: Omit<ReconcilerOptions, 'agentId' | 'defaultNamespace'> & { readonly held?: boolean },
+  ): Promise<TestAgent>;
   forgetContent(): void;
 }
 
@@ -92,7 +95,9 @@ export function openTestBroker(namespace: string, clock: Clock = systemClock): T
     const { signal } = new AbortController();
     while (!condition()) {
       if (clock.monotonic() > end) {
-        const known = [...statuses.values()].map((s) => `${Phase[s.phase]} ${s.appliedGeneration}/${s.receivedGeneration} ${s.message}`);
+        const known = [...statuses.values()].map(
+          (s) => `${Phase[s.phase]} ${s.appliedGeneration}/${s.receivedGeneration} ${s.message}`,
+        );
         const told = events.map((e) => `${e.eventType} ${e.generation} ${e.success} ${e.message}`);
         throw new Error(`not ${what} in time; statuses: ${known.join(' | ')}; events: ${told.join(' | ')}`);
       }

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { Phase } from '#proto/brokkr/v1/content_pb.js';
 import { type Kube as TestKube, useKube } from '../test/kube.ts';
 import type { TestIdentity } from '../test/kube-identity.ts';
-import { Phase } from '#proto/brokkr/v1/content_pb.js';
 import { openTestBroker, type TestBroker } from './reconcile-testing.ts';
 
 let server: TestKube;
@@ -24,7 +24,10 @@ const start = (options: { readonly held?: boolean; readonly kindRecheckMs?: numb
 async function calls(since: number): Promise<string[]> {
   const events = await server.auditEvents({ user: identity.user, since });
   return events
-    .filter(({ stage, verb, requestURI }) => stage === 'ResponseComplete' && verb !== 'watch' && !requestURI.includes('resourceVersion=0'))
+    .filter(
+      ({ stage, verb, requestURI }) =>
+        stage === 'ResponseComplete' && verb !== 'watch' && !requestURI.includes('resourceVersion=0'),
+    )
     .map(({ verb, requestURI }) => `${verb} ${requestURI.split('?')[0]}${requestURI.includes('dryRun') ? ' (dry run)' : ''}`);
 }
 
@@ -69,13 +72,17 @@ describe('a first sync', () => {
     );
     agent.reconciler.offer(target);
     await broker.applied(target);
-    expect(broker.eventsOf(target)).toMatchObject([{ success: true, eventType: 'APPLY', counts: { created: 6, failed: 0 }, generation: 1n }]);
+    expect(broker.eventsOf(target)).toMatchObject([
+      { success: true, eventType: 'APPLY', counts: { created: 6, failed: 0 }, generation: 1n },
+    ]);
     expect((await server.request('GET', `/apis/${group}/v1/namespaces/${own}/widgets/one`)).status).toBe(200);
     const { metadata } = (await live('first')).body;
     expect(metadata.labels['brokkr.io/stack']).toMatch(/^[0-9a-f]{12}$/);
     expect(metadata.labels['applyset.kubernetes.io/part-of']).toMatch(/^applyset-.*-v1$/);
     expect(metadata.annotations['brokkr.io/owner']).toBe(`${broker.agentId}/${target.stackId}`);
-    expect(JSON.stringify([...broker.statuses.values(), ...broker.events], (_, v) => (typeof v === 'bigint' ? `${v}` : v))).not.toContain('hunter2');
+    expect(
+      JSON.stringify([...broker.statuses.values(), ...broker.events], (_, v) => (typeof v === 'bigint' ? `${v}` : v)),
+    ).not.toContain('hunter2');
   });
 
   it('makes no call, fetches nothing and reports no event when offered again, also after a restart', async () => {
@@ -86,7 +93,9 @@ describe('a first sync', () => {
       await broker.applied(target);
     }
     await using agent = await start();
-    expect(agent.held).toMatchObject(expect.arrayContaining([expect.objectContaining({ stackId: target.stackId, appliedGeneration: 1n })]));
+    expect(agent.held).toMatchObject(
+      expect.arrayContaining([expect.objectContaining({ stackId: target.stackId, appliedGeneration: 1n })]),
+    );
     const mark = await server.auditMark();
     const fetched = broker.fetched.length;
     broker.statuses.delete(target.stackId);
@@ -127,7 +136,9 @@ describe('refusals', () => {
     );
     agent.reconciler.offer(target);
     await broker.until('refused', () => broker.statuses.get(target.stackId)?.phase === Phase.REFUSED);
-    expect(broker.statuses.get(target.stackId)).toMatchObject({ objects: [{ kind: 'Gadget', name: 'g', reason: 'unknown_kind' }] });
+    expect(broker.statuses.get(target.stackId)).toMatchObject({
+      objects: [{ kind: 'Gadget', name: 'g', reason: 'unknown_kind' }],
+    });
     expect(broker.eventsOf(target)).toMatchObject([{ success: false, eventType: 'VALIDATE' }]);
     expect((await live('late')).status).toBe(404);
     const definition = await broker.publish(crd(group, 'gadgets', 'Gadget'));
@@ -143,7 +154,10 @@ describe('refusals', () => {
     const target = await broker.publish(yaml(configMap('beside-bad'), bad));
     agent.reconciler.offer(target);
     await broker.until('refused', () => broker.statuses.get(target.stackId)?.phase === Phase.REFUSED);
-    expect(broker.eventsOf(target)[0]).toMatchObject({ success: false, objects: [{ kind: 'Deployment', name: 'bad', reason: 'unknown_field', path: '/spec/replicaz' }] });
+    expect(broker.eventsOf(target)[0]).toMatchObject({
+      success: false,
+      objects: [{ kind: 'Deployment', name: 'bad', reason: 'unknown_field', path: '/spec/replicaz' }],
+    });
     expect((await live('beside-bad')).status).toBe(404);
   });
 
@@ -165,7 +179,10 @@ describe('refusals', () => {
   it('reports the one object that fails and applies its siblings', async () => {
     await using agent = await start();
     const target = await broker.publish(
-      yaml(configMap('sibling'), `apiVersion: v1\nkind: ConfigMap\nmetadata: {name: orphaned, namespace: no-such-${namespace}}\n`),
+      yaml(
+        configMap('sibling'),
+        `apiVersion: v1\nkind: ConfigMap\nmetadata: {name: orphaned, namespace: no-such-${namespace}}\n`,
+      ),
     );
     agent.reconciler.offer(target);
     await broker.until('failed', () => broker.statuses.get(target.stackId)?.phase === Phase.FAILED);

@@ -44,6 +44,8 @@ export interface SessionDeps {
   readonly outbox: Outbox;
   readonly content: Content;
   readonly engine: TargetSink;
+  /** Whether the session is to be used; one that is not ends in order after Welcome, with nothing taken from it. */
+  readonly admit: (welcome: Welcome) => boolean;
   /** Called with the settings of Welcome and every change of them. */
   readonly configured: (config: SessionConfig | undefined) => void;
   /** What Hello and Ping say about agent and cluster. */
@@ -171,8 +173,15 @@ class LiveSession implements Session {
   }
 
   async #serve(wire: Wire, frames: AsyncIterator<Received>, welcome: Welcome, bootId: string): Promise<void> {
-    const { reports, content, log, metrics } = this.#deps;
+    const { reports, content, log, metrics, admit } = this.#deps;
     const stop = this.#stop.signal;
+    if (!admit(welcome)) {
+      this.#bye = 'not used';
+      const bye = create(AgentMessageSchema, { seq: 2n, ack: wire.ack, body: { case: 'bye', value: { reason: this.#bye } } });
+      wire.opened(welcome.sessionToken, welcome.epoch);
+      await wire.send(bye, stop);
+      return;
+    }
     const fetch: Fetch = (request, signal) => wire.fetch(request, signal);
     wire.opened(welcome.sessionToken, welcome.epoch);
     this.#isWelcomed = true;

@@ -50,6 +50,7 @@ export class StackWorker implements HealthSubject {
   #failures = 0;
   #job: AbortController | undefined;
   #suspended: string | undefined;
+  #left = false;
   #phase: Phase;
   #message = '';
   #objects: readonly ObjectStatus[] = [];
@@ -217,7 +218,7 @@ export class StackWorker implements HealthSubject {
       this.suspects.putBack(suspects, this.#retryAt);
     } finally {
       this.#job = undefined;
-      this.#events.changed(this);
+      if (!this.#left) this.#events.changed(this);
     }
     return false;
   }
@@ -228,6 +229,7 @@ export class StackWorker implements HealthSubject {
       case 'applied':
         this.suspects.corrected(end.corrected);
         this.#failures = 0;
+        this.#count = this.count();
         this.#dirty = end.keptRetry || stopped;
         if (end.keptRetry) this.#again({ at: clock.monotonic() + jitter(KEPT_RECHECK_MS, 0.2, random) });
         this.#show(Phase.APPLIED, end.kept.length > 0 ? `${end.kept.length} objects are kept` : '', end.kept);
@@ -286,6 +288,7 @@ export class StackWorker implements HealthSubject {
     this.#show(Phase.PRUNED, '', []);
     await this.inventory.removeHead(signal);
     if (this.#goal.kind !== 'tombstone') return false;
+    this.#left = true;
     this.#events.gone(this);
     return true;
   }

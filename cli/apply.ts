@@ -104,7 +104,9 @@ export function exitOf(end: WaitEnd): ExitCode {
 export function endLines(end: WaitEnd, stack: string, manifests: Manifests | undefined): string[] {
   if (end.kind === 'healthy') {
     const healthy = end.status.agents.filter(({ desiredGeneration }) => desiredGeneration > 0n).length;
-    return [`stack ${stack} is applied and healthy on ${counted(healthy, 'agent')}`];
+    return [
+      healthy === 0 ? `stack ${stack} reaches no agent` : `stack ${stack} is applied and healthy on ${counted(healthy, 'agent')}`,
+    ];
   }
   const next = `  see brokkr status ${stack}`;
   const lines = end.failed.flatMap((agent) => {

@@ -40,15 +40,17 @@ beforeAll(async () => {
           }
         },
       }),
-    fallback: (request, response) => {
-      const url = new URL(request.url ?? '', 'http://x');
-      if (url.pathname === '/api/v1/pages') {
-        const at = Number(url.searchParams.get('page_token') ?? 0);
-        if (at < 2) response.setHeader('link', `</api/v1/pages?page_token=${at + 1}&limit=2>; rel="next"`);
-        response.setHeader('content-type', 'application/json').end(JSON.stringify([at * 2, at * 2 + 1]));
-      } else if (url.pathname === '/api/v1/refused') {
-        response.writeHead(403).end('{"code":"forbidden","message":"not yours"}');
-      } else response.writeHead(502, { 'content-type': 'text/html' }).end('<html>');
+    fallback: ({ url = '' }, response) => {
+      const { pathname, searchParams } = new URL(url, 'http://x');
+      const answer = (status: number, body: string, headers: Record<string, string> = {}) => {
+        response.writeHead(status, { 'content-type': 'application/json', ...headers });
+        response.end(body);
+      };
+      const at = Number(searchParams.get('page_token') ?? 0);
+      const next = { link: `</api/v1/pages?page_token=${at + 1}&limit=2>; rel="next"` };
+      if (pathname === '/api/v1/pages') answer(200, JSON.stringify([at * 2, at * 2 + 1]), at < 2 ? next : {});
+      else if (pathname === '/api/v1/refused') answer(403, '{"code":"forbidden","message":"not yours"}');
+      else answer(502, '<html>', { 'content-type': 'text/html' });
     },
   });
   server = createServer(adapter).listen(0, '127.0.0.1');
@@ -88,7 +90,7 @@ describe('client', () => {
 
   it('says who answered when it was no broker, and how to go on when nobody did', async () => {
     await expect(client.rest('GET', '/elsewhere', never)).rejects.toMatchObject({ code: 'not_a_broker' });
-    const nobody = await createClient({ broker_url: 'http://127.0.0.1:1' }, { clock: systemClock });
+    const nobody = await createClient({ broker_url: 'http://127.0.0.1:2' }, { clock: systemClock });
     await expect(nobody.call(StackService.method.getStack, { id }, never)).rejects.toMatchObject({
       code: 'unreachable',
       message: expect.stringContaining('ECONNREFUSED'),

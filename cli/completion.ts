@@ -126,7 +126,7 @@ function zsh(entries: readonly Entry[], { files, choices }: OptionValues): strin
     '  esac',
     '  _describe brokkr offer',
     '}',
-    'compdef _brokkr brokkr',
+    'if [ "$funcstack[1]" = _brokkr ]; then _brokkr; else compdef _brokkr brokkr; fi', // from fpath, or sourced
   ].join('\n');
 }
 

@@ -26,6 +26,7 @@ export async function get(cli: Cli, kind: Kind, name: string | undefined, option
     return printDocument(cli.terminal, options.output, answer);
   }
   const { header, rows, more } = await listing.rows(request);
+  if (rows.length === 0) return cli.terminal.note(`no ${kind}`);
   for (const line of table(header, rows, cli.terminal.paint)) cli.terminal.line(line);
   if (more) cli.terminal.note(`there is more: --limit shows the first ${options.limit}`);
 }

@@ -47,8 +47,8 @@ describe('brokkr', () => {
     [['apply', '-f', 'x', '--stack', 'x', '--timeout', 'soon'], 'it is not a duration'],
     [['apply', '-f', 'x', '--stack', 'x', '--annotation', 'novalue'], 'key=value'],
     [['--broker', 'nowhere', 'get', 'stacks'], 'not an http or https address'],
-    [['targets', 'explain', '--broker', 'http://127.0.0.1:1'], 'name an --agent'],
-    [['get', 'deployments', '--broker', 'http://127.0.0.1:1'], 'of which stack'],
+    [['targets', 'explain', '--broker', 'http://127.0.0.1:2'], 'name an --agent'],
+    [['get', 'deployments', '--broker', 'http://127.0.0.1:2'], 'of which stack'],
     [[], 'Usage: brokkr'],
   ])('ends %j with 2 and says what is wrong', async (args, words) => {
     const { stderr, stdout, code } = await brokkr(args);
@@ -64,14 +64,14 @@ describe('brokkr', () => {
       stderr:
         'error: no broker is known (no_broker)\n  start one with brokkr up, or name one with --broker or BROKKR_BROKER_URL\n',
     });
-    const { stderr, code } = await brokkr(['get', 'stacks'], { env: { BROKKR_BROKER_URL: 'http://127.0.0.1:1' } });
-    expect(stderr).toContain('cannot reach the broker at http://127.0.0.1:1: ECONNREFUSED (unreachable)');
+    const { stderr, code } = await brokkr(['get', 'stacks'], { env: { BROKKR_BROKER_URL: 'http://127.0.0.1:2' } });
+    expect(stderr).toContain('cannot reach the broker at http://127.0.0.1:2: ECONNREFUSED (unreachable)');
     expect(code).toBe(1);
   });
 
   it('names the file and the line of what is not YAML before it asks the broker', async () => {
     await writeFile(join(dir, 'a.yaml'), 'a: 1\n');
-    const args = ['diff', '-f', 'a.yaml', '-f', '-', '--stack', 'x', '--broker', 'http://127.0.0.1:1'];
+    const args = ['diff', '-f', 'a.yaml', '-f', '-', '--stack', 'x', '--broker', 'http://127.0.0.1:2'];
     const { stderr, code } = await brokkr(args, { stdin: 'b: 1\nb: 2\n' });
     expect(stderr).toContain('-:2:1: ');
     expect(stderr).toContain('duplicate_key');
@@ -106,6 +106,7 @@ describe('brokkr completion', () => {
       `COMP_WORDS=(brokkr ${line})`,
       `COMP_CWORD=${words.length}`,
       '_brokkr',
+      // biome-ignore lint/suspicious/noTemplateCurlyInString: shell
       'printf "%s\\n" "${COMPREPLY[@]}"',
     ];
     const bash = spawn('bash', ['--norc', '-c', lines.join('\n')], { cwd: dir });

@@ -49,7 +49,7 @@ export function collectPairs(
 }
 
 /** Parses a positive whole number. */
-export function wholeNumber(text: string): number {
+function wholeNumber(text: string): number {
   const number = Number(text);
   if (!/^\d+$/.test(text) || number < 1 || !Number.isSafeInteger(number))
     throw new InvalidArgumentError('it is not a number from 1');

@@ -40,9 +40,9 @@ export function cliReference(program: Command): string {
 function commandLines(command: Command, parent: string): string[] {
   const chain = `${parent} ${command.name()}`;
   if (command.commands.length > 0) return command.commands.flatMap((child) => commandLines(child, chain));
-  const args = command.registeredArguments.map(({ required, variadic, name }) => {
-    const text = `${name()}${variadic ? '...' : ''}`;
-    return required ? ` <${text}>` : ` [${text}]`;
+  const args = command.registeredArguments.map((argument) => {
+    const text = `${argument.name()}${argument.variadic ? '...' : ''}`;
+    return argument.required ? ` <${text}>` : ` [${text}]`;
   });
   const choices = command.registeredArguments
     .filter(({ argChoices }) => argChoices)

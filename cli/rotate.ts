@@ -1,5 +1,6 @@
 import { type Cli, connect } from './cli.ts';
 import { printKey } from './create.ts';
+import { query } from './listings/listing.ts';
 import type { OutputFormat } from './output.ts';
 import { getAgent, getGenerator } from './resolve.ts';
 
@@ -18,8 +19,8 @@ export async function rotate(
   options: RotateOptions,
 ): Promise<void> {
   const client = await connect(cli);
-  const path = await rotationPath();
-  const { body } = await client.rest('POST', path, cli.signal, { grace_seconds: Math.round(options.grace / 1_000) });
+  const path = `${await rotationPath()}${query({ grace_seconds: String(Math.round(options.grace / 1_000)) })}`;
+  const { body } = await client.rest('POST', path, cli.signal);
   await printKey(cli, options.output, body, kind === 'admin' ? 'admin' : `${kind} ${name}`, 'pak');
   if (kind === 'admin') cli.terminal.note('contexts and BROKKR_PAK with the old key no longer work');
 

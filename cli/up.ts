@@ -1,5 +1,6 @@
 import { freePort } from '#kube/ports.ts';
 import { abortable, aborted } from '#lib/signal.ts';
+import { KeyService } from '#proto/brokkr/v1/keys_pb.js';
 import type { Cli } from './cli.ts';
 import { type Client, createClient } from './client.ts';
 import { contextPath, saveContext } from './contexts.ts';
@@ -119,9 +120,21 @@ async function startBroker(cli: Cli, place: Place, port: number, start: Start, s
   while (!(await answers(`${url}/readyz`, deadline.signal))) await cli.clock.sleep(ASK_AGAIN_MS, deadline.signal);
   cli.terminal.note(`broker: ready on ${url} after ${spanText(cli.clock.monotonic() - began)}`);
   const client = await createClient({ broker_url: url, pak }, { clock: cli.clock });
+  await checkKey(client, place, signal);
   await saveContext(cli.env, LOCAL, { broker_url: url, pak });
   cli.terminal.note(`context: ${LOCAL} in ${contextPath(cli.env)}`);
   return client;
+}
+
+/** The key counts at a database's first start only: another database, or a rotation, and it is worth nothing. */
+async function checkKey(client: Client, place: Place, signal: AbortSignal): Promise<void> {
+  try {
+    await client.call(KeyService.method.checkPak, {}, signal);
+  } catch (error) {
+    if (!(error instanceof CliError && error.code === 'unauthorized')) throw error;
+    const hint = `put an admin key of this broker into ${place.path('admin.key')}, or choose another folder with --data-dir`;
+    throw new CliError('unauthorized', "the broker's database knows other admin keys", { hint, cause: error });
+  }
 }
 
 async function answers(url: string, signal: AbortSignal): Promise<boolean> {
@@ -149,6 +162,7 @@ async function startAgent(cli: Cli, { client, place, cluster, start, agentId }: 
     BROKKR__AGENT__CLUSTER_NAME: LOCAL,
     BROKKR__AGENT__DATA_DIR: place.path('agent'),
     BROKKR__AGENT__PLAIN_HTTP: 'allow', // loopback
+    BROKKR__AGENT__HEALTH_HOST: '127.0.0.1',
     BROKKR__AGENT__HEALTH_PORT: String(await freePort(8080)),
     ...cluster.agentEnv,
   });

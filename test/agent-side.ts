@@ -58,6 +58,7 @@ export async function startAgentSide(url: string, ca?: readonly string[]): Promi
     outbox,
     content,
     engine: { offer: (target) => offers.push(target), withdraw: (tombstone) => withdrawals.push(tombstone) },
+    admit: () => true,
     configured: (config) => configs.push(config),
     self: {
       installId: 'install',

@@ -19,6 +19,8 @@ export interface TestDatabase {
   readonly name: string;
   /** Opens it with settings fit for tests; `changes` win. Dispose it, or leave it to the end of the file. */
   open(changes?: Partial<DatabaseConfig>, deps?: Partial<DatabaseDeps>): Promise<Database>;
+  /** A copy of it as it is now, as a backup restored later would be. Nobody may be connected meanwhile. */
+  snapshot(): Promise<{ readonly url: string }>;
 }
 
 const cleanups: (() => Promise<unknown>)[] = [];
@@ -35,7 +37,14 @@ export async function testDatabase({ empty = false }: { readonly empty?: boolean
   await administer(run.url, `create database ${name} template ${empty ? 'template0' : run.template}`);
   cleanups.push(() => administer(run.url, `drop database if exists ${name} with (force)`));
   const url = withDatabase(run.url, name);
-  return { url, name, open: (changes, deps) => openTestDatabase(url, changes, deps) };
+  return { url, name, open: (changes, deps) => openTestDatabase(url, changes, deps), snapshot: () => snapshot(run, name) };
+}
+
+async function snapshot(run: RunPostgres, of: string): Promise<{ readonly url: string }> {
+  const name = `t_${randomBytes(6).toString('hex')}`;
+  await administer(run.url, `create database ${name} template ${of}`);
+  cleanups.push(() => administer(run.url, `drop database if exists ${name} with (force)`));
+  return { url: withDatabase(run.url, name) };
 }
 
 /** Opens any database by URI with settings fit for tests; closed at the end of the file if nobody did before. */

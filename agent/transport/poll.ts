@@ -1,5 +1,5 @@
-import { create, type DescMessage, fromJson, type JsonValue, type MessageShape, toJsonString } from '@bufbuild/protobuf';
-import { type Dispatcher, request } from 'undici';
+import { create, type DescMessage, type MessageShape, toJsonString } from '@bufbuild/protobuf';
+import type { Dispatcher } from 'undici';
 import { type Clock, TimeoutError } from '#lib/clock.ts';
 import { BrokkrError, errorText } from '#lib/errors.ts';
 import { abortable } from '#lib/signal.ts';
@@ -17,10 +17,11 @@ import {
   ReportResponseSchema,
 } from '#proto/brokkr/v1/sync_pb.js';
 import { certificateError, type Endpoint } from './endpoint.ts';
-import { refusalError } from './failure.ts';
 import { createDispatcher } from './http.ts';
-import { MAX_MESSAGE_BYTES, type Received, type Transport, type TransportDeps, type Wire } from './wire.ts';
+import { callUnary } from './unary.ts';
+import { type Received, type Transport, type TransportDeps, type Wire } from './wire.ts';
 
+const SERVICE = 'brokkr.v1.AgentSync';
 /** The longest a broker holds a poll (docs/protocol.md, "Polling"). */
 const MAX_HOLD_MS = 25_000;
 /** Time for a call on top of what it may be held. */
@@ -28,8 +29,6 @@ const CALL_MS = 20_000;
 /** A poll or report that got no answer is sent again: a reused connection may have been closed meanwhile. */
 const ATTEMPTS = 3;
 const RETRY_MS = 250;
-/** A response carries many frames of up to 256 KiB, base64 in JSON. */
-const MAX_RESPONSE_BYTES = 16 * MAX_MESSAGE_BYTES;
 const BLOB_BYTES = 1024 * 1024;
 /** One held poll, one report, and content beside them. */
 const CONNECTIONS = 4;
@@ -204,7 +203,7 @@ class PollWire implements Wire {
     for (let attempt = 1; ; attempt++) {
       try {
         using deadline = this.#deps.clock.deadline(deadlineMs, either);
-        return await callOnce(this.#dispatcher, this.#endpoint, method, text, answer, deadline.signal);
+        return await callUnary(this.#dispatcher, this.#endpoint, `${SERVICE}/${method}`, text, answer, deadline.signal);
       } catch (error) {
         either.throwIfAborted();
         if (error instanceof BrokkrError) throw error;
@@ -217,86 +216,6 @@ class PollWire implements Wire {
       }
     }
   }
-}
-
-async function callOnce<A extends DescMessage>(
-  dispatcher: Dispatcher,
-  { url, pak }: Endpoint,
-  method: string,
-  text: string,
-  answer: A,
-  signal: AbortSignal,
-): Promise<MessageShape<A>> {
-  const target = new URL(url);
-  target.pathname = `${url.pathname.replace(/\/$/, '')}/brokkr.v1.AgentSync/${method}`;
-  const headers = { 'content-type': 'application/json', 'connect-protocol-version': '1', authorization: pak };
-  const response = await request(target, { dispatcher, method: 'POST', headers, body: text, signal });
-  const body = await readText(response.body, signal);
-  const json = parse(body);
-  if (response.statusCode === 200 && json !== undefined) return fromJson(answer, json, { ignoreUnknownFields: true });
-  throw refused(response.statusCode, json, response.headers['retry-after']?.toString(), body);
-}
-
-async function readText(body: Dispatcher.ResponseData['body'], signal: AbortSignal): Promise<string> {
-  const chunks: Buffer[] = [];
-  let bytes = 0;
-  for await (const chunk of body as AsyncIterable<Buffer>) {
-    signal.throwIfAborted();
-    bytes += chunk.length;
-    if (bytes > MAX_RESPONSE_BYTES) throw new BrokkrError('payload_too_large', `the answer is larger than ${MAX_RESPONSE_BYTES} bytes`);
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks).toString('utf8');
-}
-
-function parse(text: string): JsonValue | undefined {
-  try {
-    return JSON.parse(text) as JsonValue;
-  } catch {
-    return undefined;
-  }
-}
-
-/** Status codes of the Connect protocol by name (connectrpc.com, "Connect Protocol Reference", error codes). */
-const CODES: readonly string[] = [
-  'ok',
-  'canceled',
-  'unknown',
-  'invalid_argument',
-  'deadline_exceeded',
-  'not_found',
-  'already_exists',
-  'permission_denied',
-  'resource_exhausted',
-  'failed_precondition',
-  'aborted',
-  'out_of_range',
-  'unimplemented',
-  'internal',
-  'unavailable',
-  'data_loss',
-  'unauthenticated',
-];
-
-interface ConnectError {
-  readonly code?: string;
-  readonly message?: string;
-  readonly details?: readonly { readonly type?: string; readonly value?: string }[];
-}
-
-function refused(status: number, json: JsonValue | undefined, retryAfter: string | undefined, text: string): BrokkrError {
-  const error = (typeof json === 'object' && json !== null && !Array.isArray(json) ? json : {}) as ConnectError;
-  if (!error.code) {
-    const name = status === 401 ? 'unauthorized' : status === 429 ? 'too_many_requests' : 'unavailable';
-    return new BrokkrError(name, `something other than the broker answered with HTTP ${status}: ${text.slice(0, 200)}`);
-  }
-  const detail = error.details?.find(({ type }) => type === 'brokkr.v1.Error')?.value;
-  return refusalError({
-    status: CODES.indexOf(error.code),
-    message: error.message ?? '',
-    detail: detail === undefined ? undefined : Buffer.from(detail, 'base64'),
-    retryAfter,
-  });
 }
 
 function reasonOf(error: unknown): string {

@@ -256,7 +256,7 @@ export class AgentSession {
 
   /** Makes the next frame: control first, then one dirty stack. Undefined when there is nothing to say now. */
   async next(): Promise<Frame | undefined> {
-    if (!this.#open) return undefined;
+    if (!this.#open || this.signal.aborted) return undefined;
     const control = this.#control.shift();
     if (control) return this.#frame(toBinary(BrokerMessageSchema, create(BrokerMessageSchema, { body: control })));
     if (this.#goAway) {

@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { closeSync, openSync, readFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, renameSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { Clock } from '#lib/clock.ts';
 import { abortable } from '#lib/signal.ts';
@@ -24,7 +24,7 @@ export interface ChildOptions {
   readonly script: 'brokkr-broker.js' | 'brokkr-agent.js';
   readonly args: readonly string[];
   readonly env: Env;
-  /** Receives stdout and stderr, appended. */
+  /** Receives stdout and stderr; that of the last start is kept beside it as `.old`. */
   readonly logPath: string;
 }
 
@@ -35,6 +35,7 @@ export interface ChildOptions {
 export function startChild({ name, script, args, env, logPath }: ChildOptions, clock: Clock): Child {
   const file = fileURLToPath(new URL(`../../bin/${script}`, import.meta.url));
   const [command, argv] = boundToUs([process.execPath, file, ...args]);
+  keepOld(logPath);
   const output = openSync(logPath, 'a', 0o600);
   let child: ChildProcess;
   try {
@@ -62,6 +63,14 @@ export function startChild({ name, script, args, env, logPath }: ChildOptions, c
       });
     },
   };
+}
+
+function keepOld(path: string): void {
+  try {
+    renameSync(path, `${path}.old`);
+  } catch {
+    // the first start
+  }
 }
 
 function boundToUs(line: readonly [string, ...string[]]): [string, string[]] {

@@ -103,7 +103,7 @@ describe('a body that is too large', () => {
 describe('content the broker does not judge', () => {
   // C-052: whether a kind exists is known to clusters only
   it('has kinds it has never heard of', async () => {
-    const text = 'apiVersion: nowhere.example/v7\nkind: Unheard\nmetadata: {name: u, namespace: n}\nspec: {anything: [1, {goes: true}]}\n';
+    const text = 'apiVersion: nowhere.example/v7\nkind: Unheard\nmetadata: {name: u, namespace: nowhere}\nspec: {anything: [1, {goes: true}]}\n';
     const { status, body } = await broker.api('POST', `/api/v1/stacks/${stack.id}/deployment-objects`, text, YAML);
     expect(status, JSON.stringify(body)).toBe(201);
     expect(body).toMatchObject({ object_count: 1, yaml_content: text });

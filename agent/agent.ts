@@ -1,0 +1,267 @@
+import { createHash } from 'node:crypto';
+import { join } from 'node:path';
+import type { Clock } from '#lib/clock.ts';
+import { BrokkrError, errorText } from '#lib/errors.ts';
+import type { Logger } from '#lib/log.ts';
+import { createMetrics } from '#lib/metrics.ts';
+import { runTasks, type Task } from '#lib/run.ts';
+import { abortable } from '#lib/signal.ts';
+import { createYamlPool } from '#lib/yaml-pool.ts';
+import type { AgentConfig } from './config.ts';
+import { Content } from './content.ts';
+import { openContentCache } from './content-cache.ts';
+import { ClusterFacts } from './facts.ts';
+import { HeldState } from './held.ts';
+import { HealthServer } from './http.ts';
+import { clusterUidOf, type Identity, keyDigest, loadIdentity, saveIdentity, untilDone } from './identity.ts';
+import { inCluster } from './kube/in-cluster.ts';
+import { type Kube, openKube } from './kube/kube.ts';
+import { loadCredentials } from './kube/kubeconfig.ts';
+import { createLinks, type Links } from './links.ts';
+import { type AgentGauges, createAgentMetrics } from './metrics.ts';
+import { openOutbox } from './outbox.ts';
+import { openReconciler, type Reconciler } from './reconcile.ts';
+import { Reports } from './reports.ts';
+import type { SessionDeps } from './session.ts';
+import { Supervisor } from './supervisor.ts';
+import { AgentView } from './view.ts';
+
+/** Where the inventory is unless the agent runs in a pod or is told. */
+const DEFAULT_NAMESPACE = 'brokkr-agent';
+const DEFAULT_HEALTH_MS = 60_000;
+
+/** What an agent needs from its surroundings. */
+export interface AgentDeps {
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly log: Logger;
+  readonly clock: Clock;
+  readonly random: () => number;
+  readonly newId: () => string;
+  /** Threads for YAML work at most. */
+  readonly threads: number;
+  readonly version: string;
+  /** Directory of this process alone. */
+  readonly dataDir: string;
+}
+
+/** A built agent. */
+export interface Agent {
+  readonly tasks: Task[];
+  readonly health: HealthServer;
+}
+
+/** Builds an agent; nothing runs before its tasks do. The health port opens first, so that it can say what the start waits for. */
+export function createAgent(config: AgentConfig, deps: AgentDeps): Agent {
+  const { log, clock } = deps;
+  const metrics = createMetrics({ processMetrics: true });
+  const view = new AgentView(clock);
+  let gauges: AgentGauges | undefined;
+  const agentMetrics = createAgentMetrics(metrics, () => gauges);
+  const health = new HealthServer({ metrics, view, log }, { host: config.agent.healthHost, port: config.agent.healthPort });
+  const links = createLinks(config, deps, agentMetrics);
+  const parts: Parts = { config, deps, view, metrics: agentMetrics, links, expose: (value) => (gauges = value) };
+  return { health, tasks: [health, { name: 'agent', run: (signal) => runAgent(parts, signal) }] };
+}
+
+interface Parts {
+  readonly config: AgentConfig;
+  readonly deps: AgentDeps;
+  readonly view: AgentView;
+  readonly metrics: ReturnType<typeof createAgentMetrics>;
+  readonly links: Links;
+  readonly expose: (gauges: AgentGauges) => void;
+}
+
+async function runAgent(parts: Parts, signal: AbortSignal): Promise<void> {
+  try {
+    await serve(parts, signal);
+  } catch (error) {
+    if (!signal.aborted) throw error;
+  }
+}
+
+async function serve(parts: Parts, signal: AbortSignal): Promise<void> {
+  const { config, deps, view } = parts;
+  const { log, clock, env, newId } = deps;
+  await using kube = await openCluster(parts, signal);
+  const facts = new ClusterFacts(
+    { kube, clock },
+    {
+      clusterWide: config.agent.watchNamespace === undefined,
+      capabilities: { agent_name: config.agent.agentName, cluster_name: config.agent.clusterName },
+    },
+  );
+  const looking = facts.look(signal); // beside the rest of the start
+  const retry = { ...deps, waiting: (problem: string) => view.starting(problem) };
+  let identity = await loadIdentity(deps.dataDir, newId);
+  identity = await identifyCluster(identity, kube, retry, deps, signal);
+  await using outbox = await openOutbox({ log, newId }, { dir: deps.dataDir }, signal);
+  const held = new HeldState();
+  const reports = new Reports({ held, outbox });
+  const cache = await openContentCache(join(deps.dataDir, 'blobs'), { log });
+  const content = new Content({ cache, manifestOf: (stackId) => held.newestManifest(stackId), log });
+  await looking;
+  const self = {
+    ...{ installId: identity.installId, clusterUid: identity.clusterUid, processId: newId() },
+    ...{ startedAtMs: clock.now(), version: deps.version, facts: () => facts.facts(), kubernetes: () => facts.seen },
+  };
+  const common = { held, reports, outbox, content, self, metrics: parts.metrics, clock, log, random: deps.random };
+  identity = await identifyAgent(identity, common, parts, signal);
+  const { agentId } = identity;
+
+  await using yaml = createYamlPool({ maxThreads: deps.threads }, clock);
+  const namespace = config.agent.namespace ?? (inCluster(env) ? kube.namespace : undefined) ?? DEFAULT_NAMESPACE;
+  const reconciler = openReconciler(
+    { kube, yaml, content, report: reports, clock, log, random: deps.random, newId },
+    { agentId, namespace, defaultNamespace: config.agent.watchNamespace ?? 'default', concurrency: config.agent.concurrency },
+  );
+  reconciler.healthIntervalMs = config.agent.deploymentHealthIntervalMs;
+  held.load(await untilDone('reading the inventories', () => reconciler.load(signal), retry, signal));
+
+  const mistaken = Promise.withResolvers<never>();
+  const supervisor = supervise(parts, reconciler, { ...common, engine: reconciler }, { agentId, mistaken });
+  view.running({ supervisor, facts, reports, outbox, agentId, namespace });
+  parts.expose({
+    tier: () => (supervisor.state.kind === 'up' ? supervisor.state.tier : undefined),
+    pendingEvents: () => outbox.pending,
+    failingStacks: () => reports.failing,
+    stacks: () => held.size,
+    kubernetesLatency: () => facts.seen && facts.seen.latencyMs / 1000,
+  });
+  const register: Task = { name: 'registration', run: (inner) => registerAll(parts, inner) };
+  const selfCheck: Task = { name: 'identity', run: (inner) => checkSelf(mistaken.promise, identity, deps.dataDir, inner) };
+  await runTasks([supervisor, reconciler, facts, register, selfCheck], signal);
+  await content.stored();
+}
+
+async function openCluster({ config, deps, metrics, view }: Parts, signal: AbortSignal): Promise<Kube> {
+  const { clock, log, random, env, dataDir } = deps;
+  const retry = { ...deps, waiting: (problem: string) => view.starting(problem) };
+  const find = () => loadCredentials({ path: config.agent.kubeconfigPath }, env, signal);
+  const credentials = await untilDone('finding the cluster', find, retry, signal);
+  const cluster = createHash('sha256').update(credentials.server).digest('hex').slice(0, 12);
+  const request = (operation: string, code: string, seconds: number) => {
+    metrics.kubernetesRequests.inc({ operation, code });
+    metrics.kubernetesSeconds.observe({ operation }, seconds);
+  };
+  return openKube({ clock, log, random, env, observe: { request } }, { credentials, openapiDir: join(dataDir, 'openapi', cluster) });
+}
+
+/** Asks the cluster who it is; a restart while its API server is away goes on with what was true before. */
+async function identifyCluster(
+  identity: Identity,
+  kube: Kube,
+  retry: Parameters<typeof untilDone>[2],
+  { dataDir, log }: AgentDeps,
+  signal: AbortSignal,
+): Promise<Identity> {
+  try {
+    const clusterUid = await clusterUidOf(kube, signal);
+    return clusterUid === identity.clusterUid ? identity : await saveIdentity(dataDir, { ...identity, clusterUid });
+  } catch (error) {
+    signal.throwIfAborted();
+    if (identity.clusterUid) {
+      log.warn({ error: errorText(error) }, 'cluster cannot be asked who it is: taking what it said before');
+      return identity;
+    }
+    const clusterUid = await untilDone('identifying the cluster', () => clusterUidOf(kube, signal), retry, signal);
+    return saveIdentity(dataDir, { ...identity, clusterUid });
+  }
+}
+
+/** Finds out whom the key belongs to, unless that is known: opens a session only to read its Welcome. */
+async function identifyAgent(
+  identity: Identity,
+  common: Omit<SessionDeps, 'engine' | 'admit' | 'configured'>,
+  { deps, config, links, view }: Parts,
+  signal: AbortSignal,
+): Promise<Identity> {
+  const readKey = async () => keyDigest((await links.readEndpoint()).pak);
+  const retry = { ...deps, waiting: (problem: string) => view.starting(problem) };
+  const digest = await untilDone('reading the key', readKey, retry, signal);
+  if (identity.agentId && identity.keyDigest === digest) return identity;
+  const found = Promise.withResolvers<string>();
+  const stop = new AbortController();
+  const nobody = { offer: () => undefined, withdraw: () => undefined };
+  const admit: SessionDeps['admit'] = ({ agentId }) => {
+    found.resolve(agentId);
+    stop.abort(new Error('the agent knows who it is'));
+    return false;
+  };
+  const sessionDeps: SessionDeps = { ...common, engine: nobody, admit, configured: () => undefined };
+  const supervisor = new Supervisor(
+    {
+      ...deps,
+      start: (tier, inner) => links.start(tier, sessionDeps, inner),
+      probe: links.probe,
+      suspend: (reason) => view.starting(reason),
+      resume: () => undefined,
+    },
+    { transport: config.agent.transport, probeIntervalMs: config.agent.streamProbeIntervalMs },
+  );
+  view.starting('asking the broker whom the key belongs to', supervisor);
+  const run = supervisor.run(AbortSignal.any([signal, stop.signal]));
+  const agentId = await abortable(found.promise, signal);
+  await run;
+  return saveIdentity(deps.dataDir, { ...identity, agentId, keyDigest: digest });
+}
+
+/** Notices that the key has come to mean another agent: nothing held here is that agent's. */
+interface SelfCheck {
+  readonly agentId: string;
+  readonly mistaken: PromiseWithResolvers<never>;
+}
+
+function supervise(parts: Parts, reconciler: Reconciler, rest: Omit<SessionDeps, 'admit' | 'configured'>, self: SelfCheck): Supervisor {
+  const { agentId, mistaken } = self;
+  const { config, deps, links, metrics } = parts;
+  const ownHealthMs = config.agent.deploymentHealthIntervalMs;
+  const sessionDeps: SessionDeps = {
+    ...rest,
+    admit: (welcome) => {
+      if (welcome.agentId === agentId) return true;
+      mistaken.reject(new BrokkrError('agent_id_mismatch', `the key now belongs to agent ${welcome.agentId}, not ${agentId}: start again`));
+      return false;
+    },
+    configured: (settings) => {
+      if (!settings) return;
+      reconciler.holdDeletions(settings.deletionsHeld);
+      // a setting of the agent that somebody changed wins over the broker's
+      reconciler.healthIntervalMs = ownHealthMs === DEFAULT_HEALTH_MS ? settings.healthIntervalMs || ownHealthMs : ownHealthMs;
+    },
+  };
+  return new Supervisor(
+    {
+      ...deps,
+      start: (tier, signal) => links.start(tier, sessionDeps, signal),
+      probe: links.probe,
+      suspend: (reason) => reconciler.suspend(reason),
+      resume: () => reconciler.resume(),
+      observe: {
+        ended: (tier, end) => {
+          metrics.sessionEnds.inc({ tier, kind: end.kind });
+          if ('heldMs' in end && end.heldMs > 0) metrics.sessionSeconds.observe({ tier }, end.heldMs / 1000);
+        },
+        moved: (to) => metrics.tierChanges.inc({ to }),
+      },
+    },
+    { transport: config.agent.transport, probeIntervalMs: config.agent.streamProbeIntervalMs },
+  );
+}
+
+async function checkSelf(mistaken: Promise<never>, identity: Identity, dataDir: string, signal: AbortSignal): Promise<void> {
+  try {
+    await abortable(mistaken, signal);
+  } catch (error) {
+    if (!signal.aborted) await saveIdentity(dataDir, { ...identity, agentId: '' }); // asked anew by the next start
+    throw error;
+  }
+}
+
+async function registerAll({ config, deps, links, view }: Parts, signal: AbortSignal): Promise<void> {
+  const retry = { ...deps, waiting: (problem: string) => view.note(problem) };
+  for (const id of config.agent.generatorIds) {
+    await untilDone(`registering with generator ${id}`, () => links.register(id, signal), retry, signal);
+    deps.log.info({ generator: id }, 'registered with generator');
+  }
+}

@@ -1,0 +1,101 @@
+import { timestampMs } from '@bufbuild/protobuf/wkt';
+import type { Clock } from '#lib/clock.ts';
+import { Health, Phase } from '#proto/brokkr/v1/content_pb.js';
+import type { ClusterFacts } from './facts.ts';
+import type { HealthView } from './http.ts';
+import type { Outbox } from './outbox.ts';
+import type { Reports } from './reports.ts';
+import type { LinkState, Supervisor } from './supervisor.ts';
+
+/** Without a session for longer than this the agent is not ready: a restart or a drain of the broker is over by then. */
+const NO_SESSION_MS = 120_000;
+
+/** The parts whose state is shown. */
+export interface RunningParts {
+  readonly supervisor: Supervisor;
+  readonly facts: ClusterFacts;
+  readonly reports: Reports;
+  readonly outbox: Outbox;
+  readonly agentId: string;
+  readonly namespace: string;
+}
+
+/** What the health port shows of an agent, from the start on. */
+export class AgentView implements HealthView {
+  readonly #clock: Clock;
+  #starting = 'starting';
+  #note: string | undefined;
+  #dialing: Supervisor | undefined;
+  #parts: RunningParts | undefined;
+  #lastUpMs: number | undefined;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  /** What the start waits for. */
+  starting(problem: string, dialing?: Supervisor): void {
+    this.#starting = problem;
+    if (dialing) this.#dialing = dialing;
+  }
+
+  /** A problem that does not keep the agent from its work. */
+  note(problem: string): void {
+    this.#note = problem;
+  }
+
+  /** The start is over. */
+  running(parts: RunningParts): void {
+    this.#parts = parts;
+  }
+
+  problems(): readonly string[] {
+    if (!this.#parts) {
+      const detail = this.#dialing?.state.detail;
+      return [detail ? `${this.#starting}: ${detail}` : this.#starting];
+    }
+    const { supervisor, facts } = this.#parts;
+    const problems: string[] = [];
+    if (facts.seen && !facts.seen.reachable) problems.push('the API server of the cluster does not answer');
+    const { state } = supervisor;
+    const now = this.#clock.now();
+    if (state.kind === 'up') this.#lastUpMs = now;
+    const sinceMs = this.#lastUpMs === undefined ? Number.POSITIVE_INFINITY : now - Math.max(this.#lastUpMs, state.sinceMs);
+    if (state.kind !== 'up' && sinceMs > NO_SESSION_MS) problems.push(`no session with the broker: ${state.detail || 'dialing'}`);
+    return problems;
+  }
+
+  state(): unknown {
+    const problems = this.problems();
+    if (!this.#parts) return { status: 'starting', problems };
+    const { supervisor, facts, reports, outbox, agentId, namespace } = this.#parts;
+    const stacks = [...reports.states.values()].map((stack) => ({
+      id: stack.stackId,
+      phase: Phase[stack.phase].toLowerCase(),
+      health: Health[stack.health].toLowerCase(),
+      received_generation: stack.receivedGeneration,
+      applied_generation: stack.appliedGeneration,
+      objects_ready: stack.objectsReady,
+      objects_total: stack.objectsTotal,
+      message: stack.message,
+      changed_at: stack.changedAt ? new Date(timestampMs(stack.changedAt)).toISOString() : null,
+    }));
+    return {
+      status: problems.length === 0 ? 'ready' : 'not_ready',
+      problems,
+      ...(this.#note && { note: this.#note }),
+      agent_id: agentId,
+      namespace,
+      session: sessionOf(supervisor.state),
+      kubernetes: facts.seen ? { reachable: facts.seen.reachable, latency_ms: Math.round(facts.seen.latencyMs) } : null,
+      pending_events: outbox.pending,
+      stacks,
+    };
+  }
+}
+
+function sessionOf(state: LinkState) {
+  const since = new Date(state.sinceMs).toISOString();
+  const common = { state: state.kind, transport: state.tier, since, last_error: state.detail || null };
+  return state.kind === 'waiting' ? { ...common, retry_at: new Date(state.untilMs).toISOString() } : common;
+}

@@ -1,0 +1,25 @@
+import { join } from 'node:path';
+import { findGo } from '../kube/toolchain.ts';
+import { cachedTool, cacheDir, type ToolOptions } from './cache.ts';
+import { command } from './command.ts';
+import { goEnvironment, goFlags } from './go.ts';
+
+const source = 'github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4';
+
+/** The path of grpcurl, built from its Go module on first use: one to four minutes on two cores. */
+export async function findGrpcurl(options: ToolOptions, signal: AbortSignal): Promise<string> {
+  const dir = await cachedTool(
+    {
+      name: 'grpcurl',
+      inputs: [source, ...goFlags],
+      cost: 'one to four minutes',
+      async build(target) {
+        const go = await findGo({ env: options.env, cacheDir: cacheDir(options.env), progress: options.progress }, signal);
+        await command(go, ['install', ...goFlags, source], { env: { ...goEnvironment(options.env), GOBIN: target } }, signal);
+      },
+    },
+    options,
+    signal,
+  );
+  return join(dir, 'grpcurl');
+}
