@@ -144,7 +144,10 @@ async function openCluster({ config, deps, metrics, view }: Parts, signal: Abort
     metrics.kubernetesRequests.inc({ operation, code });
     metrics.kubernetesSeconds.observe({ operation }, seconds);
   };
-  return openKube({ clock, log, random, env, observe: { request } }, { credentials, openapiDir: join(dataDir, 'openapi', cluster) });
+  return openKube(
+    { clock, log, random, env, observe: { request } },
+    { credentials, openapiDir: join(dataDir, 'openapi', cluster) },
+  );
 }
 
 /** Asks the cluster who it is; a restart while its API server is away goes on with what was true before. */
@@ -185,7 +188,6 @@ async function identifyAgent(
   const nobody = { offer: () => undefined, withdraw: () => undefined };
   const admit: SessionDeps['admit'] = ({ agentId }) => {
     found.resolve(agentId);
-    stop.abort(new Error('the agent knows who it is'));
     return false;
   };
   const sessionDeps: SessionDeps = { ...common, engine: nobody, admit, configured: () => undefined };
@@ -202,6 +204,7 @@ async function identifyAgent(
   view.starting('asking the broker whom the key belongs to', supervisor);
   const run = supervisor.run(AbortSignal.any([signal, stop.signal]));
   const agentId = await abortable(found.promise, signal);
+  stop.abort(new Error('the agent knows who it is'));
   await run;
   return saveIdentity(deps.dataDir, { ...identity, agentId, keyDigest: digest });
 }
@@ -212,7 +215,12 @@ interface SelfCheck {
   readonly mistaken: PromiseWithResolvers<never>;
 }
 
-function supervise(parts: Parts, reconciler: Reconciler, rest: Omit<SessionDeps, 'admit' | 'configured'>, self: SelfCheck): Supervisor {
+function supervise(
+  parts: Parts,
+  reconciler: Reconciler,
+  rest: Omit<SessionDeps, 'admit' | 'configured'>,
+  self: SelfCheck,
+): Supervisor {
   const { agentId, mistaken } = self;
   const { config, deps, links, metrics } = parts;
   const ownHealthMs = config.agent.deploymentHealthIntervalMs;
@@ -220,7 +228,9 @@ function supervise(parts: Parts, reconciler: Reconciler, rest: Omit<SessionDeps,
     ...rest,
     admit: (welcome) => {
       if (welcome.agentId === agentId) return true;
-      mistaken.reject(new BrokkrError('agent_id_mismatch', `the key now belongs to agent ${welcome.agentId}, not ${agentId}: start again`));
+      mistaken.reject(
+        new BrokkrError('agent_id_mismatch', `the key now belongs to agent ${welcome.agentId}, not ${agentId}: start again`),
+      );
       return false;
     },
     configured: (settings) => {

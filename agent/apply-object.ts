@@ -72,6 +72,7 @@ export async function applyOne(run: ApplyRun, object: PlannedObject, resource: R
       signal.throwIfAborted();
       run.unanswered.count = error instanceof KubeError ? 0 : run.unanswered.count + 1;
       const kind = classify(error);
+      if (missing(error, resource.plural) === 'kind') run.engine.kube.resources.invalidate();
       if (kind === 'policy' && error instanceof KubeError && !force) {
         const managers = [...new Set(conflicts(error).map(({ manager }) => manager))];
         const owner = managers.find((manager) => manager.startsWith(MANAGER_PREFIX) && manager !== run.identity.fieldManager);

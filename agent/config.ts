@@ -15,7 +15,11 @@ export const AGENT_SETTINGS = defineConfig(
       type: 'string',
       meaning: 'file that holds the key; read at every connection, so that a rotated key needs no restart',
     },
-    'agent.agent_name': { type: 'string', default: 'DEFAULT', meaning: 'name of this agent, for messages; the key decides who it is' },
+    'agent.agent_name': {
+      type: 'string',
+      default: 'DEFAULT',
+      meaning: 'name of this agent, for messages; the key decides who it is',
+    },
     'agent.cluster_name': { type: 'string', default: 'DEFAULT', meaning: 'name of its cluster, for messages' },
     'agent.kubeconfig_path': {
       type: 'string',
@@ -63,7 +67,8 @@ export const AGENT_SETTINGS = defineConfig(
     },
     'agent.data_dir': {
       type: 'string',
-      meaning: 'directory of cache and outbox, which may be lost; otherwise below XDG_STATE_HOME, the home directory, or the temporary one',
+      meaning:
+        'directory of cache and outbox, which may be lost; otherwise below XDG_STATE_HOME, the home directory, or the temporary one',
     },
     'agent.namespace': {
       type: 'string',
@@ -107,7 +112,9 @@ export function checkAgentConfig({ agent }: AgentConfig): string | undefined {
     problems.push('BROKKR__AGENT__BROKER_URL has no TLS, which agent.plain_http refuses in production: use https://');
   }
   if (problems.length > 0) throw new ConfigError(problems);
-  return exposed && agent.plainHttp === 'warn' ? 'the way to the broker is not encrypted: key and content can be read on it' : undefined;
+  return exposed && agent.plainHttp === 'warn'
+    ? 'the way to the broker is not encrypted: key and content can be read on it'
+    : undefined;
 }
 
 function isLoopback(host: string): boolean {

@@ -22,11 +22,26 @@ describe.each<Tier>(['stream', 'poll'])('content over %s', (tier) => {
     const stack = stackOf(A, 1n, names, kind);
     for (const [digest, text] of stack.documents) broker.blobs.set(digest, Buffer.from(text));
     const { content, held } = agent.deps;
-    held.take({ ...stack.inline, manifest: stack.manifest, publishedAtMs: 0, incarnation: '', revision: undefined, options: {} as never });
+    held.take({
+      ...stack.inline,
+      manifest: stack.manifest,
+      publishedAtMs: 0,
+      incarnation: '',
+      revision: undefined,
+      options: {} as never,
+    });
     const disposal = new AsyncDisposableStack();
     disposal.use(broker);
     disposal.use(agent);
-    return { broker, agent, session, stack, content, digests: [...stack.documents.keys()], [Symbol.asyncDispose]: () => disposal.disposeAsync() };
+    return {
+      broker,
+      agent,
+      session,
+      stack,
+      content,
+      digests: [...stack.documents.keys()],
+      [Symbol.asyncDispose]: () => disposal.disposeAsync(),
+    };
   }
 
   it('fetches what it lacks once, then has it in memory and on disk', async () => {
@@ -36,7 +51,11 @@ describe.each<Tier>(['stream', 'poll'])('content over %s', (tier) => {
     await content.documents(A, 1n, digests, signal);
     expect(broker.fetches).toBe(1);
     await content.stored();
-    const fresh = new Content({ cache: await openContentCache(join(agent.dir, 'blobs'), { log }), manifestOf: () => undefined, log });
+    const fresh = new Content({
+      cache: await openContentCache(join(agent.dir, 'blobs'), { log }),
+      manifestOf: () => undefined,
+      log,
+    });
     expect(await fresh.documents(A, 1n, digests, signal)).toEqual(side.stack.documents);
   });
 

@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto';
 import { create, fromBinary } from '@bufbuild/protobuf';
-import { BrokkrError, errorText } from '#lib/errors.ts';
 import { manifestDigest } from '#lib/digest.ts';
+import { BrokkrError, errorText } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { isOpaque, type Manifest } from '#lib/object.ts';
 import { ManifestSchema } from '#proto/brokkr/v1/content_pb.js';
@@ -116,7 +116,8 @@ export class Content implements ContentSource {
     const position = () => `${missing.length} ${size}`;
     for (let breaks = 0; missing.length > 0; ) {
       signal.throwIfAborted();
-      if (!this.#fetch) throw new ContentUnavailableError('content is not on this machine and there is no session with the broker');
+      if (!this.#fetch)
+        throw new ContentUnavailableError('content is not on this machine and there is no session with the broker');
       const before = position();
       try {
         const wanted = missing.slice(0, MAX_DIGESTS).map(bytes);

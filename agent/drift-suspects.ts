@@ -27,7 +27,7 @@ export class Suspects {
   /** An object of the stack was seen. True when it looks changed. */
   see(key: string, metadata: ObjectMeta): boolean {
     const entry = this.#inventory.entries.get(key);
-    if (!entry || entry.state !== 'applied') return false;
+    if (entry?.state !== 'applied') return false;
     if (judge(entry, metadata, this.#inventory.identity) === 'same') return false;
     this.#seen.set(key, metadata);
     return true;

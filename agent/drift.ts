@@ -42,7 +42,7 @@ export function judge(entry: InventoryEntry, metadata: ObjectMeta, identity: Sta
 }
 
 /** Whether a version is not newer than one we know. Versions of one kind compare as numbers (KEP-5504). */
-export function isOlder(version: string, known: string): boolean {
+function isOlder(version: string, known: string): boolean {
   if (version.length !== known.length) return version.length < known.length;
   return version <= known;
 }

@@ -20,7 +20,7 @@ describe.each<Network>(['http1', 'buffering'])('behind a proxy that is %s', (obs
         clock: systemClock,
         log: createLog('test', { level: 'fatal' }),
         random: () => 0.05,
-        start: (tier) => agent.start(tier),
+        start: (tier, signal) => agent.start(tier, signal),
         probe: (signal) => carriesStreams(agent.endpoint, AbortSignal.any([signal, AbortSignal.timeout(300)])).catch(() => false),
         suspend: () => undefined,
         resume: () => undefined,
@@ -48,8 +48,6 @@ describe.each<Network>(['http1', 'buffering'])('behind a proxy that is %s', (obs
     await eventually(() => streaming.said('events').some(({ events }) => events.at(-1)?.attemptId === 'second'));
     expect(broker.polls.count).toBe(before);
     stop.abort(new Error('test over'));
-    for (const session of broker.sessions) session.ended = true;
-    await agent[Symbol.asyncDispose]().catch(() => undefined);
     await done;
   });
 });

@@ -131,7 +131,9 @@ export class HeldState {
     for (const [stackId, { generation, manifestDigest, manifest }] of this.#entries) {
       if (!wanted.has(this.#root.bucket(stackId))) continue;
       const digest = this.#root.get(stackId) ?? new Uint8Array();
-      found.push(create(HeldEntrySchema, { stackId, generation, digest, manifestDigest: manifest ? manifestDigest : new Uint8Array() }));
+      found.push(
+        create(HeldEntrySchema, { stackId, generation, digest, manifestDigest: manifest ? manifestDigest : new Uint8Array() }),
+      );
     }
     return found;
   }

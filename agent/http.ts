@@ -1,8 +1,8 @@
 import { once } from 'node:events';
 import { createServer, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import type { Metrics } from '#lib/metrics.ts';
 import type { Logger } from '#lib/log.ts';
+import type { Metrics } from '#lib/metrics.ts';
 import type { Task } from '#lib/run.ts';
 import { aborted } from '#lib/signal.ts';
 
@@ -39,12 +39,15 @@ export class HealthServer implements Task {
   }
 
   async run(signal: AbortSignal): Promise<void> {
-    const server = createServer({ requestTimeout: REQUEST_TIMEOUT_MS, headersTimeout: REQUEST_TIMEOUT_MS }, ({ method, url }, response) => {
-      this.#answer(method ?? '', (url ?? '').split('?')[0] ?? '', response).catch((error: unknown) => {
-        this.#deps.log.error({ error }, 'health request failed');
-        response.destroy();
-      });
-    });
+    const server = createServer(
+      { requestTimeout: REQUEST_TIMEOUT_MS, headersTimeout: REQUEST_TIMEOUT_MS },
+      ({ method, url }, response) => {
+        this.#answer(method ?? '', (url ?? '').split('?')[0] ?? '', response).catch((error: unknown) => {
+          this.#deps.log.error({ error }, 'health request failed');
+          response.destroy();
+        });
+      },
+    );
     server.maxConnections = MAX_CONNECTIONS;
     try {
       server.listen(this.#options.port, this.#options.host);

@@ -25,7 +25,12 @@ export interface Identity {
 export async function loadIdentity(dir: string, newId: () => string): Promise<Identity> {
   const found = await readJson(join(dir, 'identity.json'));
   const text = (key: string) => (typeof found?.[key] === 'string' ? found[key] : '');
-  const identity = { installId: text('installId'), clusterUid: text('clusterUid'), agentId: text('agentId'), keyDigest: text('keyDigest') };
+  const identity = {
+    installId: text('installId'),
+    clusterUid: text('clusterUid'),
+    agentId: text('agentId'),
+    keyDigest: text('keyDigest'),
+  };
   if (identity.installId) return identity;
   return saveIdentity(dir, { ...identity, installId: newId() });
 }

@@ -1,12 +1,20 @@
 import { create } from '@bufbuild/protobuf';
 import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
-import { entryDigest, manifestDigest, RootDigest, tombstoneDigest } from '#lib/digest.ts';
 import type { Clock } from '#lib/clock.ts';
+import { entryDigest, manifestDigest, RootDigest, tombstoneDigest } from '#lib/digest.ts';
 import { errorText } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { isOpaque, type Manifest } from '#lib/object.ts';
 import { ApplyOptionsSchema, Health, Phase } from '#proto/brokkr/v1/content_pb.js';
-import { type Nack, NackCode, NackSchema, type Revision, StackStatusSchema, type Tombstone, type Upsert } from '#proto/brokkr/v1/sync_pb.js';
+import {
+  type Nack,
+  NackCode,
+  NackSchema,
+  type Revision,
+  StackStatusSchema,
+  type Tombstone,
+  type Upsert,
+} from '#proto/brokkr/v1/sync_pb.js';
 import type { Content } from './content.ts';
 import { type HeldState, MAX_STACKS, policyName } from './held.ts';
 import { applyDelta, fromWire } from './manifest.ts';
@@ -206,7 +214,19 @@ function toTarget(upsert: Upsert, manifest: Manifest, incarnation: string): Stac
   const options = upsert.options ?? create(ApplyOptionsSchema);
   const publishedAtMs = upsert.publishedAt ? timestampMs(upsert.publishedAt) : 0;
   const digests = { manifestDigest: upsert.manifestDigest, optionsDigest };
-  return { stackId, stackName, generation, deploymentObjectId, manifest, ...digests, options, salt, publishedAtMs, incarnation, revision };
+  return {
+    stackId,
+    stackName,
+    generation,
+    deploymentObjectId,
+    manifest,
+    ...digests,
+    options,
+    salt,
+    publishedAtMs,
+    incarnation,
+    revision,
+  };
 }
 
 function rootOf(entries: ReadonlyMap<string, Staged>): Uint8Array {
@@ -221,4 +241,3 @@ function rootOf(entries: ReadonlyMap<string, Staged>): Uint8Array {
   }
   return root.root();
 }
-

@@ -69,6 +69,12 @@ export class Inventory {
     return this.#headVersion !== undefined;
   }
 
+  /** Whether a crash or a removal left something open, so that what is stored as applied is not the whole truth. */
+  get inDoubt(): boolean {
+    if (this.head.attempt || this.head.tombstone) return true;
+    return [...this.entries.values()].some(({ state }) => state === 'pending');
+  }
+
   /**
    * Stores head and entries; writes only the ConfigMaps that differ from what is stored. Rejects with an `InventoryTakenError` when
    * somebody else wrote the head, and with a `KubeError`; then nothing may be written to the cluster on the strength of it.

@@ -46,7 +46,7 @@ async function main(args: readonly string[]): Promise<void> {
 
 async function start(config: AgentConfig, log: Logger, signal: AbortSignal): Promise<void> {
   const name = `agent-${config.agent.agentName.replace(/[^A-Za-z0-9._-]/g, '_')}`;
-  const state = process.env['XDG_STATE_HOME'] ?? join(homedir(), '.local', 'state');
+  const state = process.env.XDG_STATE_HOME ?? join(homedir(), '.local', 'state');
   const candidates = [join(state, 'brokkr', name), join(tmpdir(), `brokkr-${name}`)];
   await using dataDir = await openDataDir(config.agent.dataDir ? [config.agent.dataDir] : candidates);
   log.info({ version: manifest.version, data_dir: dataDir.path, broker_url: config.agent.brokerUrl }, 'agent starts');

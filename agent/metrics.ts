@@ -47,7 +47,11 @@ export function createAgentMetrics(metrics: Metrics, gauges: () => AgentGauges |
   });
   return {
     sessions: metrics.counter({ name: 'agent_sessions_total', help: 'Sessions opened', labels: ['tier'] }),
-    sessionEnds: metrics.counter({ name: 'agent_session_ends_total', help: 'Ends of sessions and dials', labels: ['tier', 'kind'] }),
+    sessionEnds: metrics.counter({
+      name: 'agent_session_ends_total',
+      help: 'Ends of sessions and dials',
+      labels: ['tier', 'kind'],
+    }),
     sessionSeconds: metrics.histogram({
       name: 'agent_session_duration_seconds',
       help: 'How long sessions lived',

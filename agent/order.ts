@@ -43,7 +43,7 @@ const PLACES: ReadonlyMap<string, readonly [Stage, number]> = new Map([
 ]);
 
 /** Stage and rank of a kind. */
-export function placeOf({ group, kind }: Pick<ObjectKey, 'group' | 'kind'>): readonly [stage: Stage, rank: number] {
+function placeOf({ group, kind }: Pick<ObjectKey, 'group' | 'kind'>): readonly [stage: Stage, rank: number] {
   return PLACES.get(`${group}/${kind}`) ?? [2, ORDER.length];
 }
 

@@ -53,7 +53,7 @@ export class Outbox {
   readonly #options: { readonly path: string; readonly maxBytes: number };
   readonly #signal: AbortSignal;
   readonly #room = new Set<() => void>();
-  #state: State;
+  readonly #state: State;
   #file: FileHandle | undefined;
   #fileBytes = 0;
   #torn = false;
@@ -61,7 +61,12 @@ export class Outbox {
   #writing: Promise<void> | undefined;
 
   /** Use `openOutbox`. */
-  constructor(deps: OutboxDeps, options: { readonly path: string; readonly maxBytes: number }, state: State, signal: AbortSignal) {
+  constructor(
+    deps: OutboxDeps,
+    options: { readonly path: string; readonly maxBytes: number },
+    state: State,
+    signal: AbortSignal,
+  ) {
     this.#deps = deps;
     this.#options = options;
     this.#state = state;
@@ -129,7 +134,11 @@ export class Outbox {
     const { path } = this.#options;
     const lines = this.#state.records.map(({ seq, bytes }) => line(seq, bytes));
     const text = `boot ${this.#state.bootId} ${this.#state.lastSeq}\n${lines.join('')}`;
-    const fresh = await open(`${path}.new`, constants.O_CREAT | constants.O_TRUNC | constants.O_WRONLY | constants.O_APPEND, 0o600);
+    const fresh = await open(
+      `${path}.new`,
+      constants.O_CREAT | constants.O_TRUNC | constants.O_WRONLY | constants.O_APPEND,
+      0o600,
+    );
     await fresh.write(text);
     await fresh.datasync();
     await rename(`${path}.new`, path);
@@ -148,7 +157,10 @@ export class Outbox {
 
   async #waitForRoom(): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
-    this.#deps.log.error({ bytes: this.#state.bytes, events: this.pending }, 'outbox is full: attempts wait for the broker to take events');
+    this.#deps.log.error(
+      { bytes: this.#state.bytes, events: this.pending },
+      'outbox is full: attempts wait for the broker to take events',
+    );
     this.#room.add(resolve);
     await abortable(promise, this.#signal);
   }

@@ -54,7 +54,7 @@ export async function pruneAll(run: PruneRun, signal: AbortSignal): Promise<void
       items,
       () => Math.min(PARALLEL, run.engine.share()),
       async (entry) => {
-        if (run.stop.aborted) return;
+        if (run.stop.aborted || run.engine.deletionsHeld()) return;
         run.onRemoval(entry, await removeOne(run, entry, signal));
       },
     );

@@ -64,14 +64,50 @@ export interface TestAgent extends AsyncDisposable {
 /** For tests: everything an engine needs but the cluster. Objects that name no namespace go to `namespace`. */
 export function openTestBroker(namespace: string, clock: Clock = systemClock): TestBroker {
   const yaml = createYamlPool({ maxThreads: 1 });
-  const texts = new Map<string, string>();
-  const events: AttemptEvent[] = [];
-  const statuses = new Map<string, StackStatus>();
-  const transitions: StackHealth[] = [];
-  const summaries: StackHealth[][] = [];
-  const fetched: string[] = [];
+  const recorder = openRecorder(clock);
+  const { content, ...publisher } = openPublisher(yaml, clock);
+  const { events, statuses, until } = recorder;
   const agentId = randomUUID();
-  const salts = new Map<string, Uint8Array>();
+  return {
+    ...recorder,
+    ...publisher,
+    ...{ agentId, yaml },
+    eventsOf: ({ stackId }) => events.filter((event) => event.stackId === stackId),
+    applied: ({ stackId, generation }) =>
+      until(`applied at ${generation}`, () => {
+        const status = statuses.get(stackId);
+        return status?.phase === Phase.APPLIED && status.appliedGeneration === generation;
+      }),
+    tombstone: ({ stackId, stackName, generation }, settings = {}) => ({
+      ...{ stackId, stackName, generation, incarnation: 'test', revision: undefined },
+      policy: DeletionPolicy.DELETE,
+      approved: true,
+      ...settings,
+    }),
+    async start(server, { held: deletionsHeld = false, ...options }) {
+      const kube = openTestKube(server, {}, clock);
+      const log = createLog('test', { level: 'fatal' });
+      const deps = { kube, yaml, content, report: recorder.report, clock, log, random: () => 0.5, newId: randomUUID };
+      const reconciler = openReconciler(deps, { kindRecheckMs: 300, ...options, agentId, defaultNamespace: namespace });
+      const controller = new AbortController();
+      const held = await reconciler.load(controller.signal);
+      if (!deletionsHeld) reconciler.holdDeletions(false);
+      const done = reconciler.run(controller.signal);
+      const stop = async () => {
+        controller.abort(new Error('test over'));
+        await done;
+        await kube[Symbol.asyncDispose]();
+      };
+      return { reconciler, kube, held, stop, [Symbol.asyncDispose]: stop };
+    },
+    [Symbol.asyncDispose]: () => yaml[Symbol.asyncDispose](),
+  };
+}
+
+/** Where publications and their content come from. */
+function openPublisher(yaml: YamlPool, clock: Clock) {
+  const texts = new Map<string, string>();
+  const fetched: string[] = [];
   const content = {
     async documents(_stack: string, _generation: bigint, digests: readonly string[]) {
       fetched.push(...digests);
@@ -80,6 +116,37 @@ export function openTestBroker(namespace: string, clock: Clock = systemClock): T
       return new Map(found as [string, string][]);
     },
   };
+  const publish: TestBroker['publish'] = async (text, { after, validation = 'full', options = {} } = {}) => {
+    const stackId = after?.stackId ?? randomUUID();
+    const salt = createHash('sha256').update(stackId).digest().subarray(0, 16);
+    const { manifest, documents, problems } = await yaml.publish({ text, salt, validation }, new AbortController().signal);
+    const [first] = problems.filter(({ severity }) => severity === 'error');
+    if (first) throw new Error(first.message);
+    for (const { sourceDigest, text: document } of documents) texts.set(sourceDigest, document);
+    return {
+      stackId,
+      stackName: after?.stackName ?? `stack-${stackId.slice(0, 8)}`,
+      generation: (after?.generation ?? 0n) + 1n,
+      deploymentObjectId: randomUUID(),
+      manifest,
+      manifestDigest: manifestDigest(manifest),
+      optionsDigest: createHash('sha256').update(JSON.stringify(options)).digest(),
+      options: create(ApplyOptionsSchema, options),
+      salt,
+      publishedAtMs: clock.now(),
+      incarnation: 'test',
+      revision: undefined,
+    };
+  };
+  return { content, publish, fetched, forgetContent: () => texts.clear() };
+}
+
+/** The other end of the reports. */
+function openRecorder(clock: Clock) {
+  const events: AttemptEvent[] = [];
+  const statuses = new Map<string, StackStatus>();
+  const transitions: StackHealth[] = [];
+  const summaries: StackHealth[][] = [];
   const report = {
     status: (status: StackStatus) => void statuses.set(status.stackId, status),
     event: async (event: AttemptEvent) => {
@@ -104,61 +171,5 @@ export function openTestBroker(namespace: string, clock: Clock = systemClock): T
       await clock.sleep(10, signal);
     }
   };
-  return {
-    ...{ agentId, yaml, events, statuses, transitions, summaries, fetched, until },
-    eventsOf: ({ stackId }) => events.filter((event) => event.stackId === stackId),
-    applied: ({ stackId, generation }) =>
-      until(`applied at ${generation}`, () => {
-        const status = statuses.get(stackId);
-        return status?.phase === Phase.APPLIED && status.appliedGeneration === generation;
-      }),
-    forgetContent: () => texts.clear(),
-    async publish(text, { after, validation = 'full', options = {} } = {}) {
-      const stackId = after?.stackId ?? randomUUID();
-      const salt = salts.get(stackId) ?? createHash('sha256').update(stackId).digest().subarray(0, 16);
-      salts.set(stackId, salt);
-      const { manifest, documents, problems } = await yaml.publish({ text, salt, validation }, AbortSignal.timeout(60_000));
-      const [first] = problems.filter(({ severity }) => severity === 'error');
-      if (first) throw new Error(first.message);
-      for (const { sourceDigest, text: document } of documents) texts.set(sourceDigest, document);
-      const applyOptions = create(ApplyOptionsSchema, options);
-      return {
-        stackId,
-        stackName: after?.stackName ?? `stack-${stackId.slice(0, 8)}`,
-        generation: (after?.generation ?? 0n) + 1n,
-        deploymentObjectId: randomUUID(),
-        manifest,
-        manifestDigest: manifestDigest(manifest),
-        optionsDigest: createHash('sha256').update(JSON.stringify(options)).digest(),
-        options: applyOptions,
-        salt,
-        publishedAtMs: clock.now(),
-        incarnation: 'test',
-        revision: undefined,
-      };
-    },
-    tombstone: ({ stackId, stackName, generation }, settings = {}) => ({
-      ...{ stackId, stackName, generation, incarnation: 'test', revision: undefined },
-      policy: DeletionPolicy.DELETE,
-      approved: true,
-      ...settings,
-    }),
-    async start(server, { held: deletionsHeld = false, ...options }) {
-      const kube = openTestKube(server, {}, clock);
-      const log = createLog('test', { level: 'fatal' });
-      const deps = { kube, yaml, content, report, clock, log, random: () => 0.5, newId: randomUUID };
-      const reconciler = openReconciler(deps, { kindRecheckMs: 300, ...options, agentId, defaultNamespace: namespace });
-      const controller = new AbortController();
-      const held = await reconciler.load(controller.signal);
-      if (!deletionsHeld) reconciler.holdDeletions(false);
-      const done = reconciler.run(controller.signal);
-      const stop = async () => {
-        controller.abort(new Error('test over'));
-        await done;
-        await kube[Symbol.asyncDispose]();
-      };
-      return { reconciler, kube, held, stop, [Symbol.asyncDispose]: stop };
-    },
-    [Symbol.asyncDispose]: () => yaml[Symbol.asyncDispose](),
-  };
+  return { events, statuses, transitions, summaries, report, until };
 }

@@ -180,6 +180,8 @@ function sentFrom<T extends { readonly stackId: string }>(from: Coalescer<T>, it
 
 /** Keeps one status well below the size of a frame, whatever the engine put in. */
 function clampStatus(status: StackStatus): StackStatus {
-  const objects = status.objects.slice(0, MAX_OBJECTS).map((object) => ({ ...object, message: object.message.slice(0, MAX_MESSAGE_CHARS) }));
+  const objects = status.objects
+    .slice(0, MAX_OBJECTS)
+    .map((object) => ({ ...object, message: object.message.slice(0, MAX_MESSAGE_CHARS) }));
   return { ...status, message: status.message.slice(0, MAX_MESSAGE_CHARS), objects };
 }

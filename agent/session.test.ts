@@ -84,7 +84,10 @@ describe.each<Tier>(['stream', 'poll'])('session over %s', (tier) => {
     await using side = await connected();
     const a = stackOf(A, 1n, ['one']);
     const b = stackOf(B, 1n, ['two']);
-    side.peer.say({ case: 'upsert', value: create(UpsertSchema, { ...a.inline, manifest: toWire(b.manifest) }) }, { case: 'upsert', value: b.inline });
+    side.peer.say(
+      { case: 'upsert', value: create(UpsertSchema, { ...a.inline, manifest: toWire(b.manifest) }) },
+      { case: 'upsert', value: b.inline },
+    );
     await eventually(() => side.peer.said('nack').length > 0 && side.agent.offers.length > 0);
     expect(side.peer.said('nack')[0]).toMatchObject({ stackId: A, code: NackCode.DIGEST_MISMATCH });
     expect(side.agent.offers.map(({ stackId }) => stackId)).toEqual([B]);
@@ -92,7 +95,11 @@ describe.each<Tier>(['stream', 'poll'])('session over %s', (tier) => {
 
   it('fetches a manifest that was not sent, goes on after a break, and offers it', async () => {
     await using side = await connected();
-    const big = stackOf(A, 1n, Array.from({ length: 2000 }, (_, index) => `name-${index}`));
+    const big = stackOf(
+      A,
+      1n,
+      Array.from({ length: 2000 }, (_, index) => `name-${index}`),
+    );
     const wire = Buffer.from(toBinary(ManifestSchema, toWire(big.manifest)));
     side.broker.blobs.set(Buffer.from(big.digest).toString('hex'), wire);
     side.broker.breakAfter = 2;
@@ -130,7 +137,10 @@ describe.each<Tier>(['stream', 'poll'])('session over %s', (tier) => {
 
   it('keeps what the broker does not know, and says so', async () => {
     await using side = await connected();
-    side.peer.say({ case: 'upsert', value: stackOf(A, 1n, ['one']).inline }, { case: 'absent', value: create(AbsentSchema, { stackId: A }) });
+    side.peer.say(
+      { case: 'upsert', value: stackOf(A, 1n, ['one']).inline },
+      { case: 'absent', value: create(AbsentSchema, { stackId: A }) },
+    );
     await eventually(() => side.peer.said('status').some(({ items }) => items.some(({ phase }) => phase === Phase.KEPT)));
     expect(side.agent.withdrawals).toEqual([]);
     expect(side.agent.deps.held.summary().entries).toBe(0);
@@ -222,7 +232,18 @@ describe.each<Tier>(['stream', 'poll'])('session over %s', (tier) => {
 
   it('hands over what the broker configures', async () => {
     await using side = await connected();
-    side.peer.say({ case: 'config', value: { $typeName: 'brokkr.v1.SessionConfig', heartbeatIntervalMs: 100, healthIntervalMs: 0, pollHoldMs: 0, maxFrameBytes: 0, windowFrames: 0, deletionsHeld: true } });
+    side.peer.say({
+      case: 'config',
+      value: {
+        $typeName: 'brokkr.v1.SessionConfig',
+        heartbeatIntervalMs: 100,
+        healthIntervalMs: 0,
+        pollHoldMs: 0,
+        maxFrameBytes: 0,
+        windowFrames: 0,
+        deletionsHeld: true,
+      },
+    });
     await eventually(() => side.agent.configs.length === 2);
     expect(side.agent.configs.map((config) => config?.deletionsHeld)).toEqual([false, true]);
   });
@@ -235,7 +256,11 @@ describe.each<Tier>(['stream', 'poll'])('session over %s', (tier) => {
     const session = agent.start(tier);
     await session.welcomed;
     if (tier === 'poll') return session.close('a poll that is answered is a sign of life'); // nothing to be silent about
-    expect(await session.ended).toMatchObject({ kind: 'lost', welcomed: true, detail: expect.stringMatching(/nothing came from the broker for \d+ ms/) });
+    expect(await session.ended).toMatchObject({
+      kind: 'lost',
+      welcomed: true,
+      detail: expect.stringMatching(/nothing came from the broker for \d+ ms/),
+    });
     return undefined;
   });
 
@@ -246,15 +271,27 @@ describe.each<Tier>(['stream', 'poll'])('session over %s', (tier) => {
       broker.onHello = (peer) => peer.end(error);
       return agent.start(tier).ended;
     };
-    expect(await refuse(new ScriptedError('agent_inactive', 9, 'set inactive'))).toMatchObject({ kind: 'halted', reason: 'inactive' });
-    expect(await refuse(new ScriptedError('unauthorized', 16, 'no such key'))).toMatchObject({ kind: 'halted', reason: 'unauthorized' });
-    expect(await refuse(new ScriptedError('superseded', 10, 'pod b is newer'))).toMatchObject({ kind: 'superseded', detail: 'pod b is newer' });
+    expect(await refuse(new ScriptedError('agent_inactive', 9, 'set inactive'))).toMatchObject({
+      kind: 'halted',
+      reason: 'inactive',
+    });
+    expect(await refuse(new ScriptedError('unauthorized', 16, 'no such key'))).toMatchObject({
+      kind: 'halted',
+      reason: 'unauthorized',
+    });
+    expect(await refuse(new ScriptedError('superseded', 10, 'pod b is newer'))).toMatchObject({
+      kind: 'superseded',
+      detail: 'pod b is newer',
+    });
     expect(await refuse(new ScriptedError('duplicate_identity', 9, 'cluster b', 600))).toMatchObject({
       kind: 'halted',
       reason: 'duplicate_identity',
       retryAfterMs: 600_000,
     });
-    expect(await refuse(new ScriptedError('too_many_requests', 8, 'later', 7))).toMatchObject({ kind: 'lost', retryAfterMs: 7_000 });
+    expect(await refuse(new ScriptedError('too_many_requests', 8, 'later', 7))).toMatchObject({
+      kind: 'lost',
+      retryAfterMs: 7_000,
+    });
   });
 
   it('leaves as the broker asks, and announces when a replacement is wanted first', async () => {

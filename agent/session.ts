@@ -7,6 +7,7 @@ import { abortable, Wakeup } from '#lib/signal.ts';
 import {
   AgentMessageSchema,
   type BrokerMessage,
+  ByeSchema,
   type GoAway,
   type Hello,
   type SessionConfig,
@@ -14,13 +15,13 @@ import {
   type Welcome,
 } from '#proto/brokkr/v1/sync_pb.js';
 import type { Content, Fetch } from './content.ts';
+import { bucketFrames, helloOf, pingOf, type SelfDescription } from './frames.ts';
 import type { HeldState } from './held.ts';
 import { Intake, type TargetSink } from './intake.ts';
 import type { AgentMetrics } from './metrics.ts';
-import { bucketFrames, helloOf, pingOf, type SelfDescription } from './frames.ts';
+import type { Outbox } from './outbox.ts';
 import type { Body, Reports } from './reports.ts';
 import { endOfError, endOfGoAway, type SessionEnd } from './session-end.ts';
-import type { Outbox } from './outbox.ts';
 import type { Received, Tier, Transport, Wire } from './transport/wire.ts';
 
 /** Intervals until Welcome names others (docs/protocol.md). */
@@ -176,10 +177,7 @@ class LiveSession implements Session {
     const { reports, content, log, metrics, admit } = this.#deps;
     const stop = this.#stop.signal;
     if (!admit(welcome)) {
-      this.#bye = 'not used';
-      const bye = create(AgentMessageSchema, { seq: 2n, ack: wire.ack, body: { case: 'bye', value: { reason: this.#bye } } });
-      wire.opened(welcome.sessionToken, welcome.epoch);
-      await wire.send(bye, stop);
+      await this.#decline(wire, frames, welcome);
       return;
     }
     const fetch: Fetch = (request, signal) => wire.fetch(request, signal);
@@ -207,6 +205,19 @@ class LiveSession implements Session {
     } finally {
       content.disconnect(fetch);
     }
+  }
+
+  /** Says goodbye right after Welcome and takes nothing. */
+  async #decline(wire: Wire, frames: AsyncIterator<Received>, { sessionToken, epoch }: Welcome): Promise<void> {
+    this.#isWelcomed = true;
+    this.#bye = 'not used';
+    wire.opened(sessionToken, epoch);
+    const value = create(ByeSchema, { reason: this.#bye });
+    await wire.send(create(AgentMessageSchema, { seq: 2n, ack: wire.ack, body: { case: 'bye', value } }), this.#stop.signal);
+    const rest = async () => {
+      while (!(await frames.next()).done); // unread frames would keep the stream from ending
+    };
+    await Promise.all([wire.close(), rest().catch(() => undefined)]);
   }
 
   async #read(frames: AsyncIterator<Received>, intake: Intake): Promise<void> {
@@ -292,7 +303,7 @@ class LiveSession implements Session {
     const { reports, metrics } = this.#deps;
     const sent = () => undefined;
     if (this.#bye !== undefined) {
-      return { body: { case: 'bye', value: { $typeName: 'brokkr.v1.Bye', reason: this.#bye.slice(0, 256) } }, sent };
+      return { body: { case: 'bye', value: create(ByeSchema, { reason: this.#bye.slice(0, 256) }) }, sent };
     }
     if (this.#pingDue) {
       this.#pingDue = false;

@@ -1,6 +1,7 @@
 import { jitter } from '#lib/backoff.ts';
 import type { WantedKind } from './apply-content.ts';
 import type { Engine } from './apply-engine.ts';
+import type { Inventory } from './inventory.ts';
 import type { StackTarget, StackTombstone } from './target.ts';
 
 /** What a stack is to become; `none` until the broker has spoken. */
@@ -43,6 +44,13 @@ export function compareTarget(goal: Goal, target: StackTarget): 'take' | 'same' 
 export function isStale(goal: Goal, tombstone: StackTombstone): boolean {
   if (goal.kind !== 'target' || goal.target.incarnation !== tombstone.incarnation) return false;
   return goal.target.generation > tombstone.generation;
+}
+
+/** A crash after the last deletion leaves a head that only has to be removed: the tombstone to go on with. */
+export function unfinishedRemoval({ head, entries }: Inventory): StackTombstone | undefined {
+  const { tombstone, stackId, stackName, incarnation, revision } = head;
+  if (!tombstone || entries.size > 0) return undefined;
+  return { ...tombstone, stackId, stackName, incarnation, revision, approved: false };
 }
 
 /** Whether two states have the same manifest and options. */

@@ -1,4 +1,3 @@
-import { jitter } from '#lib/backoff.ts';
 import type { ErrorClass } from './kube/errors.ts';
 
 interface Schedule {
@@ -21,10 +20,10 @@ const SCHEDULES: Readonly<Record<ErrorClass, Schedule>> = {
   size: { baseMs: 600_000, capMs: 600_000 },
 };
 
-/** Milliseconds until the next attempt after `failures` failed ones (1 is the first), varied by a fifth. */
-export function retryDelayMs(kind: ErrorClass, failures: number, random: () => number): number {
+/** Milliseconds until the next attempt after `failures` failed ones (1 is the first). */
+export function retryMs(kind: ErrorClass, failures: number): number {
   const { baseMs, capMs } = SCHEDULES[kind];
-  return jitter(Math.min(capMs, baseMs * 2 ** Math.min(failures - 1, 20)), 0.2, random);
+  return Math.min(capMs, baseMs * 2 ** Math.min(failures - 1, 20));
 }
 
 /** Corrections of one object that look like a fight with somebody, and how long they are counted. */

@@ -13,9 +13,9 @@ import type { ObjectMeta } from './kube/objects.ts';
 import type { Readiness } from './readiness.ts';
 import { leaveStack } from './reconcile-leave.ts';
 import { isSettled, type SyncEnd, syncStack } from './reconcile-sync.ts';
-import { compareTarget, type Goal, isStale, type Next, stillWaiting } from './stack-worker-goal.ts';
-import { retryDelayMs } from './stack-worker-schedule.ts';
-import { restoredPhase, statusOf } from './stack-worker-view.ts';
+import { compareTarget, type Goal, isStale, type Next, stillWaiting, unfinishedRemoval } from './stack-worker-goal.ts';
+import { retryMs } from './stack-worker-schedule.ts';
+import { StackView } from './stack-worker-view.ts';
 import type { StackTarget, StackTombstone } from './target.ts';
 
 /** What a worker tells the reconciler. */
@@ -51,17 +51,14 @@ export class StackWorker implements HealthSubject {
   #job: AbortController | undefined;
   #suspended: string | undefined;
   #left = false;
-  #phase: Phase;
-  #message = '';
-  #objects: readonly ObjectStatus[] = [];
-  #count: HealthCount | undefined;
+  readonly #view: StackView;
 
   constructor(engine: Engine, inventory: Inventory, events: WorkerEvents) {
     this.#engine = engine;
     this.inventory = inventory;
     this.#events = events;
     this.suspects = new Suspects(engine, inventory);
-    this.#phase = restoredPhase(inventory);
+    this.#view = new StackView(engine, inventory);
   }
 
   get stackId(): string {
@@ -72,8 +69,9 @@ export class StackWorker implements HealthSubject {
     return this.inventory.head.deploymentObjectId;
   }
 
-  get #retryAt(): number | undefined {
-    return this.#next?.at;
+  /** Whether drift is corrected now. */
+  get #corrects(): boolean {
+    return this.#goal.kind === 'target' && !this.#goal.target.options.paused;
   }
 
   /** Whether a sync is running now. */
@@ -83,21 +81,20 @@ export class StackWorker implements HealthSubject {
 
   /** The state as it would be reported now. */
   get status(): StackStatus {
-    const target = this.#goal.kind === 'target' ? this.#goal.target : undefined;
-    const view = { phase: this.#phase, message: this.#message, objects: this.#objects, count: this.#count, target };
-    return statusOf(this.inventory, view, this.#engine.clock.now());
+    return this.#view.status;
   }
 
   /** Takes a target unless a newer one, or a newer tombstone, is known. The same one again is only answered with the state. */
   offer(target: StackTarget): void {
     const verdict = compareTarget(this.#goal, target);
-    if (verdict === 'same') this.#tell();
+    if (verdict === 'same') this.#view.tell();
     if (verdict !== 'take') return;
     this.#goal = { kind: 'target', target };
-    if (!target.options.paused && isSettled(this.inventory, target) && !this.#hasOpenWork()) {
+    this.#view.target = target;
+    if (!target.options.paused && isSettled(this.inventory, target) && !this.inventory.inDoubt) {
       this.#dirty = false;
       this.#next = undefined;
-      this.#show(Phase.APPLIED, '', []);
+      this.#view.show(Phase.APPLIED);
       this.#events.changed(this);
       this.#wakeup.wake(); // what was seen before the target came
       return;
@@ -109,6 +106,7 @@ export class StackWorker implements HealthSubject {
   withdraw(tombstone: StackTombstone): void {
     if (isStale(this.#goal, tombstone)) return;
     this.#goal = { kind: 'tombstone', tombstone };
+    this.#view.target = undefined;
     this.#begin(Phase.PRUNING, 'the stack was withdrawn');
   }
 
@@ -122,7 +120,7 @@ export class StackWorker implements HealthSubject {
   /** Deletions are allowed again: what was kept only for that goes now. */
   releaseDeletions(): void {
     const waiting = this.#goal.kind === 'tombstone' || [...this.inventory.entries.values()].some(({ state }) => state === 'kept');
-    if (waiting && this.#goal.kind !== 'none') this.#begin(this.#phase, undefined);
+    if (waiting && this.#goal.kind !== 'none') this.#begin(this.#view.phase, undefined);
   }
 
   /** The server serves new kinds. */
@@ -143,13 +141,14 @@ export class StackWorker implements HealthSubject {
   }
 
   healthChanged(count: HealthCount): void {
-    this.#count = count;
-    this.#tell();
+    this.#view.count = count;
+    this.#view.tell();
   }
 
   /** Works until `signal` aborts or the stack has left. */
   async run(signal: AbortSignal): Promise<void> {
-    this.#resumeRemoval();
+    const removal = this.#goal.kind === 'none' ? unfinishedRemoval(this.inventory) : undefined;
+    if (removal) this.withdraw(removal);
     while (!signal.aborted) {
       await this.#wait(signal);
       if (this.#suspended !== undefined) continue;
@@ -161,23 +160,15 @@ export class StackWorker implements HealthSubject {
     }
   }
 
-  /** A crash after the last deletion leaves a head that only has to be removed. */
-  #resumeRemoval(): void {
-    const { tombstone, stackId, stackName, incarnation, revision } = this.inventory.head;
-    if (!tombstone || this.inventory.entries.size > 0 || this.#goal.kind !== 'none') return;
-    this.withdraw({ ...tombstone, stackId, stackName, incarnation, revision, approved: false });
-  }
-
   async #wait(signal: AbortSignal): Promise<void> {
     const { clock } = this.#engine;
-    const at = Math.min(this.#next?.at ?? Number.POSITIVE_INFINITY, this.suspects.dueAt(this.#goal.kind === 'target'));
+    const at = Math.min(this.#next?.at ?? Number.POSITIVE_INFINITY, this.suspects.dueAt(this.#corrects));
     if (this.#suspended !== undefined || at === Number.POSITIVE_INFINITY) {
       await this.#wakeup.wait(signal);
       return;
     }
-    const ms = at - clock.monotonic();
-    if (ms <= 0) return;
-    using deadline = clock.deadline(ms, signal);
+    if (at <= clock.monotonic()) return;
+    using deadline = clock.deadline(at - clock.monotonic(), signal);
     try {
       await this.#wakeup.wait(deadline.signal);
     } catch (error) {
@@ -204,18 +195,18 @@ export class StackWorker implements HealthSubject {
     this.#job = job;
     try {
       if (goal.kind === 'tombstone') return due ? await this.#leave(goal.tombstone, job.signal, signal) : false;
-      suspects = await this.suspects.take(signal);
+      if (this.#corrects) suspects = await this.suspects.take(signal);
       if ((due && this.#dirty) || suspects.size > 0) {
         this.#next = undefined;
         const input = { engine: this.#engine, inventory: this.inventory, target: goal.target, suspects, stop: job.signal };
-        const end = await syncStack({ ...input, phase: (phase) => this.#show(phase, '', []) }, signal);
+        const end = await syncStack({ ...input, phase: (phase) => this.#view.show(phase) }, signal);
         this.#finished(end, job.signal.aborted);
-        if (end.kind !== 'applied') this.suspects.putBack(suspects, this.#retryAt);
+        if (end.kind !== 'applied') this.#putBack(suspects);
       } else if (due) this.#next = undefined;
     } catch (error) {
       signal.throwIfAborted();
       await this.#broken(error, signal);
-      this.suspects.putBack(suspects, this.#retryAt);
+      this.#putBack(suspects);
     } finally {
       this.#job = undefined;
       if (!this.#left) this.#events.changed(this);
@@ -223,44 +214,44 @@ export class StackWorker implements HealthSubject {
     return false;
   }
 
+  #putBack(suspects: ReadonlyMap<string, ObjectMeta | undefined>): void {
+    this.suspects.putBack(suspects, this.#next?.at);
+  }
+
   #finished(end: SyncEnd, stopped: boolean): void {
-    const { clock, random, kindRecheckMs } = this.#engine;
     switch (end.kind) {
       case 'applied':
         this.suspects.corrected(end.corrected);
         this.#failures = 0;
-        this.#count = this.count();
+        this.#view.count = this.count();
         this.#dirty = end.keptRetry || stopped;
-        if (end.keptRetry) this.#again({ at: clock.monotonic() + jitter(KEPT_RECHECK_MS, 0.2, random) });
-        this.#show(Phase.APPLIED, end.kept.length > 0 ? `${end.kept.length} objects are kept` : '', end.kept);
+        if (end.keptRetry) this.#again(KEPT_RECHECK_MS);
+        this.#view.show(Phase.APPLIED, end.kept.length > 0 ? `${end.kept.length} objects are kept` : '', end.kept);
         return;
-      case 'refused': {
+      case 'refused':
         this.#failures += 1;
-        const delay = end.missing.length > 0 ? jitter(kindRecheckMs, 0.2, random) : retryDelayMs('permanent', 1, random);
-        this.#again({ at: clock.monotonic() + delay, ...(end.missing.length > 0 && { until: { kinds: end.missing } }) });
-        this.#show(Phase.REFUSED, end.message, end.objects);
+        if (end.missing.length > 0) this.#again(this.#engine.kindRecheckMs, { kinds: end.missing });
+        else this.#again(retryMs('permanent', 1));
+        this.#view.show(Phase.REFUSED, end.message, end.objects);
         return;
-      }
       case 'failed':
         this.#failed(end.class, end.message, end.objects);
         return;
       case 'paused':
         this.#dirty = false;
-        this.#show(this.#phase === Phase.RECEIVED ? Phase.RECEIVED : Phase.APPLIED, 'paused: nothing is applied', []);
+        this.#view.show(this.#view.phase === Phase.RECEIVED ? Phase.RECEIVED : Phase.APPLIED, 'paused: nothing is applied');
         return;
       case 'stopped':
-        if (this.#suspended !== undefined) this.#again({ at: clock.monotonic() });
+        if (this.#suspended !== undefined) this.#again(0);
         return;
     }
   }
 
   #failed(kind: ErrorClass, message: string, objects: readonly ObjectStatus[]): void {
-    const { clock, random } = this.#engine;
     this.#dirty = true;
     this.#failures += 1;
-    const at = clock.monotonic() + retryDelayMs(kind, this.#failures, random);
-    this.#again({ at, ...(kind === 'transient' && { until: 'server' as const }) });
-    this.#show(Phase.FAILED, message, objects);
+    this.#again(retryMs(kind, this.#failures), kind === 'transient' ? 'server' : undefined);
+    this.#view.show(Phase.FAILED, message, objects);
   }
 
   /** The sync itself could not be carried out: the inventory could not be read or stored, or there is a bug. */
@@ -271,21 +262,20 @@ export class StackWorker implements HealthSubject {
   }
 
   async #leave(tombstone: StackTombstone, stop: AbortSignal, signal: AbortSignal): Promise<boolean> {
-    const { clock, random } = this.#engine;
     this.#next = undefined;
-    this.#show(Phase.PRUNING, '', []);
+    this.#view.show(Phase.PRUNING);
     const end = await leaveStack({ engine: this.#engine, inventory: this.inventory, tombstone, stop }, signal);
     if (end.kind === 'stopped') {
-      if (this.#suspended !== undefined) this.#again({ at: clock.monotonic() });
+      if (this.#suspended !== undefined) this.#again(0);
       return false;
     }
     if (end.kind === 'kept') {
-      if (end.retry) this.#again({ at: clock.monotonic() + jitter(KEPT_RECHECK_MS, 0.2, random) });
-      this.#show(Phase.KEPT, end.message, end.objects);
+      if (end.retry) this.#again(KEPT_RECHECK_MS);
+      this.#view.show(Phase.KEPT, end.message, end.objects);
       return false;
     }
     if (stop.aborted) return false; // a newer target came: the stack stays
-    this.#show(Phase.PRUNED, '', []);
+    this.#view.show(Phase.PRUNED);
     await this.inventory.removeHead(signal);
     if (this.#goal.kind !== 'tombstone') return false;
     this.#left = true;
@@ -293,35 +283,18 @@ export class StackWorker implements HealthSubject {
     return true;
   }
 
-  /** Entries a crash left in doubt. */
-  #hasOpenWork(): boolean {
-    if (this.inventory.head.attempt || this.inventory.head.tombstone) return true;
-    return [...this.inventory.entries.values()].some(({ state }) => state === 'pending');
-  }
-
   #begin(phase: Phase, reason: string | undefined): void {
     this.#dirty = true;
     this.#failures = 0;
     this.#next = { at: 0 };
-    this.#objects = [];
     if (reason !== undefined) this.#job?.abort(new Error(reason));
-    this.#show(phase, '', []);
+    this.#view.show(phase);
     this.#wakeup.wake();
   }
 
-  /** Plans the next try unless news came meanwhile, which go first. */
-  #again(next: Next): void {
-    if (this.#next === undefined) this.#next = next;
-  }
-
-  #show(phase: Phase, message: string, objects: readonly ObjectStatus[]): void {
-    this.#phase = phase;
-    this.#message = message;
-    this.#objects = objects;
-    this.#tell();
-  }
-
-  #tell(): void {
-    this.#engine.report.status(this.status);
+  /** Plans the next try, in `ms` varied by a fifth, unless news came meanwhile, which go first. */
+  #again(ms: number, until?: Next['until']): void {
+    const { clock, random } = this.#engine;
+    this.#next ??= { at: clock.monotonic() + jitter(ms, 0.2, random), ...(until !== undefined && { until }) };
   }
 }

@@ -32,7 +32,11 @@ const up: Script = { welcome: true };
 let stop = new AbortController();
 afterEach(() => stop.abort(new Error('test over')));
 
-function supervise(script: (tier: Tier, dial: number) => Script, options: Partial<SupervisorOptions> = {}, streams = () => false) {
+function supervise(
+  script: (tier: Tier, dial: number) => Script,
+  options: Partial<SupervisorOptions> = {},
+  streams = () => false,
+) {
   stop = new AbortController();
   const clock = new FakeClock();
   const started = clock.now();
@@ -88,7 +92,8 @@ describe('Supervisor', () => {
 
   it('begins anew after a stable session', async () => {
     const { clock, dials } = supervise(
-      (_, dial) => (dial === 5 ? { welcome: true, end: lost({ heldMs: 90_000, welcomed: true }), afterMs: 90_000 } : { end: lost() }),
+      (_, dial) =>
+        dial === 5 ? { welcome: true, end: lost({ heldMs: 90_000, welcomed: true }), afterMs: 90_000 } : { end: lost() },
       { transport: 'stream' },
     );
     await clock.advance(300_000);

@@ -26,7 +26,13 @@ const FIRST_PROBE_PART = 20;
 export type LinkState =
   | { readonly kind: 'dialing'; readonly tier: Tier; readonly sinceMs: number; readonly detail: string }
   | { readonly kind: 'up'; readonly tier: Tier; readonly sinceMs: number; readonly detail: string }
-  | { readonly kind: 'waiting'; readonly tier: Tier; readonly sinceMs: number; readonly untilMs: number; readonly detail: string };
+  | {
+      readonly kind: 'waiting';
+      readonly tier: Tier;
+      readonly sinceMs: number;
+      readonly untilMs: number;
+      readonly detail: string;
+    };
 
 /** What the supervisor needs. */
 export interface SupervisorDeps {
@@ -94,7 +100,8 @@ export class Supervisor implements Task {
   }
 
   #start(tier: Tier, signal: AbortSignal): Session {
-    if (this.#state.kind !== 'up') this.#state = { kind: 'dialing', tier, sinceMs: this.#deps.clock.now(), detail: this.#state.detail };
+    if (this.#state.kind !== 'up')
+      this.#state = { kind: 'dialing', tier, sinceMs: this.#deps.clock.now(), detail: this.#state.detail };
     return this.#deps.start(tier, signal);
   }
 
@@ -193,7 +200,8 @@ export class Supervisor implements Task {
         return this.#judgeLost(end);
       case 'drained': {
         if (end.heldMs >= STABLE_MS) this.#stable();
-        const waitMs = end.maxMs > 0 ? end.minMs + Math.floor(random() * Math.max(0, end.maxMs - end.minMs)) : this.#nextBackoff();
+        const waitMs =
+          end.maxMs > 0 ? end.minMs + Math.floor(random() * Math.max(0, end.maxMs - end.minMs)) : this.#nextBackoff();
         log.info({ detail: end.detail, waitMs }, 'broker asked to connect again');
         return { waitMs, detail: end.detail };
       }
@@ -206,7 +214,10 @@ export class Supervisor implements Task {
       case 'halted': {
         const base = end.reason === 'duplicate_identity' ? DUPLICATE_MS : HALTED_MS;
         const waitMs = jitter(Math.max(end.retryAfterMs ?? 0, base), 0.1, random);
-        log.error({ reason: end.reason, detail: end.detail, waitMs }, 'agent may not act: nothing is written, everything is kept');
+        log.error(
+          { reason: end.reason, detail: end.detail, waitMs },
+          'agent may not act: nothing is written, everything is kept',
+        );
         suspend(haltText(end.reason));
         return { waitMs, detail: `${haltText(end.reason)}: ${end.detail}` };
       }
@@ -260,7 +271,14 @@ export class Supervisor implements Task {
 function ownDoing(end: SessionEnd, dialedBeside: boolean): SessionEnd {
   if (end.kind !== 'superseded' || !dialedBeside) return end;
   const { retryAfterMs } = end;
-  return { kind: 'lost', heldMs: STABLE_MS, welcomed: true, unanswered: false, retryAfterMs, detail: 'ended by a dial of our own' };
+  return {
+    kind: 'lost',
+    heldMs: STABLE_MS,
+    welcomed: true,
+    unanswered: false,
+    retryAfterMs,
+    detail: 'ended by a dial of our own',
+  };
 }
 
 function haltText(reason: HaltReason): string {

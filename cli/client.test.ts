@@ -6,6 +6,7 @@ import { Code, ConnectError } from '@connectrpc/connect';
 import { connectNodeAdapter } from '@connectrpc/connect-node';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { systemClock } from '#lib/clock.ts';
+import { aborted } from '#lib/signal.ts';
 import { Health, Phase } from '#proto/brokkr/v1/content_pb.js';
 import { ErrorSchema } from '#proto/brokkr/v1/errors_pb.js';
 import { AgentStackStatusSchema, StackService } from '#proto/brokkr/v1/stacks_pb.js';
@@ -17,7 +18,7 @@ const never = new AbortController().signal;
 const id = '3b9f6d3c-2b51-4f0a-8e55-6b7a3a0c7c10';
 let server: Server;
 let client: Client;
-let script: (() => AsyncGenerator<JsonObject>)[] = [];
+let script: ((signal: AbortSignal) => AsyncGenerator<JsonObject>)[] = [];
 
 /** The far end is Connect's own server, so that our framing is judged by somebody else's. */
 beforeAll(async () => {
@@ -33,9 +34,9 @@ beforeAll(async () => {
           const value = { code: 'stack_not_found', message: `no stack named ${name}`, details: { name } };
           throw new ConnectError('x', Code.NotFound, undefined, [{ desc: ErrorSchema, value }]);
         },
-        async *watchStackStatus() {
+        async *watchStackStatus(_request, { signal }) {
           const next = script.shift();
-          for await (const agent of next?.() ?? []) {
+          for await (const agent of next?.(signal) ?? []) {
             yield { status: { stack: { id }, agents: [create(AgentStackStatusSchema, agent)] } };
           }
         },
@@ -96,6 +97,23 @@ describe('client', () => {
       message: expect.stringContaining('ECONNREFUSED'),
       hint: expect.stringContaining('brokkr up'),
     });
+  });
+});
+
+describe('watch', () => {
+  it('ends the call when its reader leaves', async () => {
+    script = [
+      async function* (signal) {
+        yield { agentName: 'only' };
+        await aborted(signal).then(left.resolve);
+      },
+    ];
+    const left = Promise.withResolvers<void>();
+    for await (const { status } of client.watch(StackService.method.watchStackStatus, { stackId: id }, never)) {
+      expect(status?.agents[0]?.agentName).toBe('only');
+      break;
+    }
+    await left.promise;
   });
 });
 

@@ -135,7 +135,8 @@ async function readJson(response: Response): Promise<JsonValue> {
     return JSON.parse(text) as JsonValue;
   } catch {
     const type = response.headers.get('content-type') ?? 'no content type';
-    const message = `${response.url} answered ${response.status} with ${type}, not JSON`;
+    const said = type.startsWith('text/plain') ? `: ${text.trim().split('\n', 1)[0]?.slice(0, 200)}` : '';
+    const message = `${response.url} answered ${response.status} with ${type}, not JSON${said}`;
     throw new CliError('not_a_broker', message, { hint: 'is this the address of a broker, or of something in front of it?' });
   }
 }

@@ -31,6 +31,7 @@ export async function history(cli: Cli, name: string, { at, limit, output }: His
     ...(atMs === undefined ? {} : { at: timestampFromMs(atMs) }),
   };
   const { entries, nextPageToken } = await client.call(StackService.method.getStackHistory, request, cli.signal);
+  if (entries.length === 0) return cli.terminal.note(at === undefined ? 'no history' : `the stack had no content at ${at}`);
   const rows = entries.map((entry) => [
     String(entry.generation),
     entry.revision === undefined ? '-' : String(entry.revision),

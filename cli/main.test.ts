@@ -1,6 +1,8 @@
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
+import { once } from 'node:events';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
@@ -82,6 +84,17 @@ describe('brokkr', () => {
     const { stdout, code } = await brokkr(args);
     expect(stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
     expect(code).toBe(0);
+  });
+
+  it('does not start a broker on a port that is taken, and says how to choose another', async () => {
+    const other = createServer().listen(0, '127.0.0.1');
+    await once(other, 'listening');
+    const { port } = other.address() as AddressInfo;
+    const { stderr, code } = await brokkr(['up', '--once', '--port', String(port), '--data-dir', join(dir, 'data')]);
+    other.close();
+    expect(stderr).toContain(`something listens on 127.0.0.1:${port} already (port_taken)`);
+    expect(stderr).toContain(`--port ${port + 1}`);
+    expect(code).toBe(1);
   });
 
   it('starts quickly', async () => {

@@ -18,9 +18,9 @@ import { openOutbox } from '../agent/outbox.ts';
 import { Reports } from '../agent/reports.ts';
 import { type Session, type SessionDeps, startSession } from '../agent/session.ts';
 import type { StackTarget, StackTombstone } from '../agent/target.ts';
+import type { Endpoint } from '../agent/transport/endpoint.ts';
 import { createPollTransport } from '../agent/transport/poll.ts';
 import { createStreamTransport } from '../agent/transport/stream.ts';
-import type { Endpoint } from '../agent/transport/endpoint.ts';
 import type { Tier } from '../agent/transport/wire.ts';
 
 /** Everything of an agent but the engine and the cluster, whose place two lists take. */
@@ -31,8 +31,8 @@ export interface AgentSide extends AsyncDisposable {
   readonly configs: (SessionConfig | undefined)[];
   readonly dir: string;
   readonly endpoint: Endpoint;
-  /** Dials. */
-  start(tier: Tier): Session;
+  /** Dials. The session ends with `signal` or with the whole. */
+  start(tier: Tier, signal?: AbortSignal): Session;
 }
 
 /** The agent's side of the wire towards the broker at `url`, with real transports, outbox and cache. */
@@ -86,8 +86,8 @@ export async function startAgentSide(url: string, ca?: readonly string[]): Promi
     configs,
     dir,
     endpoint,
-    start(tier) {
-      const session = startSession(transports[tier], deps, stop.signal);
+    start(tier, signal = stop.signal) {
+      const session = startSession(transports[tier], deps, AbortSignal.any([signal, stop.signal]));
       sessions.push(session);
       return session;
     },
@@ -109,15 +109,41 @@ export function stackOf(stackId: string, generation: bigint, names: readonly str
     const source = sourceDigest(document);
     documents.set(source, document);
     const key = { group: '', version: 'v1', kind, namespace: '', name };
-    return { ...key, objectDigest: sourceDigest(`salted ${document}`), sourceDigest: source, size: document.length, wave: 0, item: 0 };
+    return {
+      ...key,
+      objectDigest: sourceDigest(`salted ${document}`),
+      sourceDigest: source,
+      size: document.length,
+      wave: 0,
+      item: 0,
+    };
   });
   const manifest = entries.sort(compareEntries);
   const digest = Uint8Array.from(manifestDigest(manifest));
   const optionsDigest = new Uint8Array(32).fill(7);
-  const bare = { stackId, stackName: `stack-${stackId.slice(0, 4)}`, generation, manifestDigest: digest, optionsDigest, salt: new Uint8Array(16) };
+  const bare = {
+    stackId,
+    stackName: `stack-${stackId.slice(0, 4)}`,
+    generation,
+    manifestDigest: digest,
+    optionsDigest,
+    salt: new Uint8Array(16),
+  };
   const inline: Upsert = create(UpsertSchema, { ...bare, manifest: toWire(manifest) });
-  const blobs = [...documents].map(([key, text]) => ({ $typeName: 'brokkr.v1.Blob' as const, digest: bytes(key), data: Uint8Array.from(Buffer.from(text)) }));
-  return { manifest, documents, bare: create(UpsertSchema, bare), inline, blobs, digest, entry: entryDigest(stackId, generation, digest, optionsDigest) };
+  const blobs = [...documents].map(([key, text]) => ({
+    $typeName: 'brokkr.v1.Blob' as const,
+    digest: bytes(key),
+    data: Uint8Array.from(Buffer.from(text)),
+  }));
+  return {
+    manifest,
+    documents,
+    bare: create(UpsertSchema, bare),
+    inline,
+    blobs,
+    digest,
+    entry: entryDigest(stackId, generation, digest, optionsDigest),
+  };
 }
 
 /** The root digest of entries. */
@@ -129,7 +155,12 @@ export function rootOf(entries: readonly (readonly [stackId: string, digest: Uin
 
 /** An outcome without particulars. */
 export function eventOf(attemptId: string) {
-  return create(AttemptEventSchema, { attemptId, stackId: '00000000-0000-4000-8000-000000000001', eventType: 'APPLY', success: true });
+  return create(AttemptEventSchema, {
+    attemptId,
+    stackId: '00000000-0000-4000-8000-000000000001',
+    eventType: 'APPLY',
+    success: true,
+  });
 }
 
 /** Waits until `condition` holds; the test's own timeout ends it. */

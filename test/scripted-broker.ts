@@ -133,7 +133,17 @@ export async function startScriptedBroker(tls?: { readonly key: Buffer; readonly
   const raw = (bytes: Buffer) => bytes;
   grpc.addService(serviceOf(), handlersOf(() => broker) as never);
   grpc.addService(
-    { watch: { path: '/grpc.health.v1.Health/Watch', requestStream: false, responseStream: true, requestSerialize: raw, requestDeserialize: raw, responseSerialize: raw, responseDeserialize: raw } } as never,
+    {
+      watch: {
+        path: '/grpc.health.v1.Health/Watch',
+        requestStream: false,
+        responseStream: true,
+        requestSerialize: raw,
+        requestDeserialize: raw,
+        responseSerialize: raw,
+        responseDeserialize: raw,
+      },
+    } as never,
     { watch: (call: ServerWritableStream<Buffer, Buffer>) => call.write(Buffer.from([8, 1])) } as never,
   );
   const credentials = tls
@@ -189,7 +199,12 @@ function take(broker: ScriptedBroker, session: ScriptedSession, message: AgentMe
 }
 
 function serviceOf() {
-  const method = (name: string, requestStream: boolean, decode: (bytes: Buffer) => unknown, encode: (value: never) => Uint8Array) => ({
+  const method = (
+    name: string,
+    requestStream: boolean,
+    decode: (bytes: Buffer) => unknown,
+    encode: (value: never) => Uint8Array,
+  ) => ({
     path: `/brokkr.v1.AgentSync/${name}`,
     requestStream,
     responseStream: true,
@@ -199,8 +214,18 @@ function serviceOf() {
     responseDeserialize: () => undefined,
   });
   return {
-    session: method('Session', true, (bytes) => fromBinary(AgentMessageSchema, bytes), (value) => toBinary(BrokerMessageSchema, value)),
-    fetchBlobs: method('FetchBlobs', false, (bytes) => fromBinary(FetchBlobsRequestSchema, bytes), (value) => toBinary(FetchBlobsResponseSchema, value)),
+    session: method(
+      'Session',
+      true,
+      (bytes) => fromBinary(AgentMessageSchema, bytes),
+      (value) => toBinary(BrokerMessageSchema, value),
+    ),
+    fetchBlobs: method(
+      'FetchBlobs',
+      false,
+      (bytes) => fromBinary(FetchBlobsRequestSchema, bytes),
+      (value) => toBinary(FetchBlobsResponseSchema, value),
+    ),
   } as never;
 }
 
@@ -354,7 +379,8 @@ async function startFront(network: () => Network, grpcPort: number, httpPort: nu
     if (network() === 'cut') return client.resetAndDestroy();
     client.once('data', (first) => {
       const http2 = first.subarray(0, 3).toString() === 'PRI';
-      if (http2 && network() === 'http1') return client.end('HTTP/1.1 505 HTTP Version Not Supported\r\nconnection: close\r\n\r\n');
+      if (http2 && network() === 'http1')
+        return client.end('HTTP/1.1 505 HTTP Version Not Supported\r\nconnection: close\r\n\r\n');
       const upstream = connect(http2 ? grpcPort : httpPort, '127.0.0.1');
       upstream.on('error', () => client.destroy());
       upstream.on('close', () => client.destroy());

@@ -15,10 +15,30 @@ const file = (name: string) => join(dir, name);
 
 /** A key and a certificate, signed by `ca` or by itself. */
 async function certificate(name: string, host: string, { ca, from, to }: { ca?: string; from?: string; to?: string } = {}) {
-  const subject = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-keyout', file(`${name}.key`), '-subj', `/CN=${name}`];
+  const subject = [
+    '-newkey',
+    'ec',
+    '-pkeyopt',
+    'ec_paramgen_curve:prime256v1',
+    '-nodes',
+    '-keyout',
+    file(`${name}.key`),
+    '-subj',
+    `/CN=${name}`,
+  ];
   const dates = from && to ? ['-not_before', from, '-not_after', to] : ['-days', '30'];
   if (!ca) {
-    await openssl('req', '-x509', ...subject, '-days', '30', '-out', file(`${name}.crt`), '-addext', `subjectAltName=DNS:${host}`);
+    await openssl(
+      'req',
+      '-x509',
+      ...subject,
+      '-days',
+      '30',
+      '-out',
+      file(`${name}.crt`),
+      '-addext',
+      `subjectAltName=DNS:${host}`,
+    );
     return;
   }
   await openssl('req', ...subject, '-out', file(`${name}.csr`));
@@ -29,7 +49,21 @@ async function certificate(name: string, host: string, { ca, from, to }: { ca?: 
     const config = `[ca]\ndefault_ca=d\n[d]\ndir=${dir}\ndatabase=${file('index.txt')}\nserial=${file('serial')}\nnew_certs_dir=${dir}\ndefault_md=sha256\npolicy=p\n[p]\ncommonName=supplied\n`;
     await writeFile(file('ca.cnf'), config);
     const signer = ['-cert', file(`${ca}.crt`), '-keyfile', file(`${ca}.key`), '-extfile', file(`${name}.ext`)];
-    await openssl('ca', '-batch', '-config', file('ca.cnf'), '-startdate', from, '-enddate', to, ...signer, '-in', file(`${name}.csr`), '-out', file(`${name}.crt`));
+    await openssl(
+      'ca',
+      '-batch',
+      '-config',
+      file('ca.cnf'),
+      '-startdate',
+      from,
+      '-enddate',
+      to,
+      ...signer,
+      '-in',
+      file(`${name}.csr`),
+      '-out',
+      file(`${name}.crt`),
+    );
     return;
   }
   const signer = ['-CA', file(`${ca}.crt`), '-CAkey', file(`${ca}.key`), '-CAcreateserial', '-extfile', file(`${name}.ext`)];

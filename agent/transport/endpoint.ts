@@ -34,7 +34,12 @@ export async function readEndpoint(
   url.pathname = url.pathname.replace(/\/+$/, '');
   const pak = options.pakFile ? (await readText(options.pakFile, 'the key file')).trim() : options.pak;
   if (!pak) throw new BrokkrError('invalid_request', options.pakFile ? `${options.pakFile} is empty` : 'no agent key is set');
-  return { url, pak, ca: url.protocol === 'https:' ? await trusted(options.caFile) : undefined, proxy: proxyFromEnv(url.href, env) };
+  return {
+    url,
+    pak,
+    ca: url.protocol === 'https:' ? await trusted(options.caFile) : undefined,
+    proxy: proxyFromEnv(url.href, env),
+  };
 }
 
 /** Host and port as a dial target. */
@@ -71,12 +76,14 @@ export class CertificateError extends Error {
   }
 }
 
-const UNKNOWN_ISSUER = 'the broker certificate is signed by an authority this agent does not trust: set ca_file to its certificate';
+const UNKNOWN_ISSUER =
+  'the broker certificate is signed by an authority this agent does not trust: set ca_file to its certificate';
 
 /** Codes of failed verifications (OpenSSL X509_V_ERR_*, Node.js documentation "X509 certificate error codes"). */
 const CERTIFICATE_CODES: Readonly<Record<string, string>> = {
   DEPTH_ZERO_SELF_SIGNED_CERT: 'the broker certificate is self-signed: set ca_file to that certificate to trust it',
-  SELF_SIGNED_CERT_IN_CHAIN: 'the broker certificate chain ends in a self-signed authority this agent does not trust: set ca_file to it',
+  SELF_SIGNED_CERT_IN_CHAIN:
+    'the broker certificate chain ends in a self-signed authority this agent does not trust: set ca_file to it',
   UNABLE_TO_VERIFY_LEAF_SIGNATURE: UNKNOWN_ISSUER,
   UNABLE_TO_GET_ISSUER_CERT: UNKNOWN_ISSUER,
   UNABLE_TO_GET_ISSUER_CERT_LOCALLY: UNKNOWN_ISSUER,

@@ -19,7 +19,7 @@ import {
 import { certificateError, type Endpoint } from './endpoint.ts';
 import { createDispatcher } from './http.ts';
 import { callUnary } from './unary.ts';
-import { type Received, type Transport, type TransportDeps, type Wire } from './wire.ts';
+import type { Received, Transport, TransportDeps, Wire } from './wire.ts';
 
 const SERVICE = 'brokkr.v1.AgentSync';
 /** The longest a broker holds a poll (docs/protocol.md, "Polling"). */

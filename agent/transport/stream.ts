@@ -1,6 +1,14 @@
 import { createSecureContext } from 'node:tls';
 import { fromBinary, toBinary } from '@bufbuild/protobuf';
-import { Client, type ClientDuplexStream, type ClientReadableStream, credentials, Metadata, type ServiceError, status } from '@grpc/grpc-js';
+import {
+  Client,
+  type ClientDuplexStream,
+  type ClientReadableStream,
+  credentials,
+  Metadata,
+  type ServiceError,
+  status,
+} from '@grpc/grpc-js';
 import type { Clock } from '#lib/clock.ts';
 import { BrokkrError } from '#lib/errors.ts';
 import { abortable } from '#lib/signal.ts';

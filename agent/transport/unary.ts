@@ -36,7 +36,8 @@ async function readText(body: Dispatcher.ResponseData['body'], signal: AbortSign
   for await (const chunk of body as AsyncIterable<Buffer>) {
     signal.throwIfAborted();
     bytes += chunk.length;
-    if (bytes > MAX_RESPONSE_BYTES) throw new BrokkrError('payload_too_large', `the answer is larger than ${MAX_RESPONSE_BYTES} bytes`);
+    if (bytes > MAX_RESPONSE_BYTES)
+      throw new BrokkrError('payload_too_large', `the answer is larger than ${MAX_RESPONSE_BYTES} bytes`);
     chunks.push(chunk);
   }
   return Buffer.concat(chunks).toString('utf8');
@@ -91,4 +92,3 @@ function refused(status: number, json: JsonValue | undefined, retryAfter: string
     retryAfter,
   });
 }
-

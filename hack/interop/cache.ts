@@ -34,8 +34,15 @@ export function cacheDir(env: ToolOptions['env']): string {
  * The folder of a tool, `$XDG_CACHE_HOME/brokkr/tools-<name>-<hash>`, made on first use. Processes that want it at the same
  * time wait for the one that makes it. What an interrupted build left behind is thrown away by the next.
  */
-export async function cachedTool({ name, inputs, cost, build }: Recipe, { env, progress }: ToolOptions, signal: AbortSignal): Promise<string> {
-  const hash = createHash('sha256').update(JSON.stringify([inputs, process.platform, process.arch])).digest('hex').slice(0, 12);
+export async function cachedTool(
+  { name, inputs, cost, build }: Recipe,
+  { env, progress }: ToolOptions,
+  signal: AbortSignal,
+): Promise<string> {
+  const hash = createHash('sha256')
+    .update(JSON.stringify([inputs, process.platform, process.arch]))
+    .digest('hex')
+    .slice(0, 12);
   const dir = join(cacheDir(env), `tools-${name}-${hash}`);
   const finished = join(dir, '.finished');
   if (await exists(finished)) return dir;

@@ -20,14 +20,25 @@ const SHOWN_CHARACTERS = 500;
  * Runs a command to its end and returns its stdout. Throws an error with the end of its output when it fails, and one that
  * says what to install when there is no such command. An abort of `signal` ends it.
  */
-export async function command(name: string, args: readonly string[], { env, cwd }: CommandOptions, signal: AbortSignal): Promise<string> {
+export async function command(
+  name: string,
+  args: readonly string[],
+  { env, cwd }: CommandOptions,
+  signal: AbortSignal,
+): Promise<string> {
   try {
-    const { stdout } = await execute(name, args, { env: { ...env }, ...(cwd !== undefined && { cwd }), signal, maxBuffer: MAX_OUTPUT_BYTES });
+    const { stdout } = await execute(name, args, {
+      env: { ...env },
+      ...(cwd !== undefined && { cwd }),
+      signal,
+      maxBuffer: MAX_OUTPUT_BYTES,
+    });
     return stdout;
   } catch (cause) {
     signal.throwIfAborted();
     const { code, stdout = '', stderr = '' } = cause as { code?: string | number; stdout?: string; stderr?: string };
-    if (code === 'ENOENT') throw new Error(`there is no ${name} on this machine, and this test needs it: install it and run again`, { cause });
+    if (code === 'ENOENT')
+      throw new Error(`there is no ${name} on this machine, and this test needs it: install it and run again`, { cause });
     const tail = `${stdout}${stderr}`.trim().split('\n').slice(-SHOWN_LINES).join('\n');
     throw new Error(`${name} ${args.join(' ').slice(0, SHOWN_CHARACTERS)} failed (${code ?? 'killed'}):\n${tail}`, { cause });
   }

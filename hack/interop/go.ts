@@ -1,9 +1,10 @@
 import { cp, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { findGo } from '../kube/toolchain.ts';
-import { cachedTool, cacheDir, type ToolOptions } from './cache.ts';
+import { ROOT } from '../process.ts';
+import { cacheDir, cachedTool, type ToolOptions } from './cache.ts';
 import { command } from './command.ts';
-import { contractFiles, generateStubs, ROOT } from './stubs.ts';
+import { contractFiles, generateStubs } from './stubs.ts';
 
 /** The same for every Go program here, so that they share the compiled packages. No debug data: a sixth less time. */
 export const goFlags: readonly string[] = ['-trimpath', '-gcflags=all=-dwarf=false', '-ldflags=-s -w'];
@@ -50,7 +51,11 @@ async function build(target: string, { env, progress }: ToolOptions, signal: Abo
     JSON.stringify({
       version: 'v2',
       managed: { enabled: true, override: [{ file_option: 'go_package_prefix', value: `${modulePath}/gen` }] },
-      plugins: plugins.map((plugin) => ({ local: join(target, plugin.slice(plugin.lastIndexOf('/') + 1)), out: 'gen', opt: 'paths=source_relative' })),
+      plugins: plugins.map((plugin) => ({
+        local: join(target, plugin.slice(plugin.lastIndexOf('/') + 1)),
+        out: 'gen',
+        opt: 'paths=source_relative',
+      })),
     }),
   );
   await generateStubs({ template, out: target, env }, signal);

@@ -1,6 +1,9 @@
+/**
+ * Builds grpcurl into the cache: `$(node hack/interop/grpcurl.ts) -plaintext 127.0.0.1:3000 list`. Prints its path.
+ */
 import { join } from 'node:path';
 import { findGo } from '../kube/toolchain.ts';
-import { cachedTool, cacheDir, type ToolOptions } from './cache.ts';
+import { cacheDir, cachedTool, type ToolOptions } from './cache.ts';
 import { command } from './command.ts';
 import { goEnvironment, goFlags } from './go.ts';
 
@@ -22,4 +25,9 @@ export async function findGrpcurl(options: ToolOptions, signal: AbortSignal): Pr
     signal,
   );
   return join(dir, 'grpcurl');
+}
+
+if (import.meta.main) {
+  const progress = (line: string) => console.error(line);
+  console.log(await findGrpcurl({ env: process.env, progress }, new AbortController().signal));
 }

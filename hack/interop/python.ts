@@ -1,8 +1,9 @@
 import { cp, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { ROOT } from '../process.ts';
 import { cachedTool, type ToolOptions } from './cache.ts';
 import { command } from './command.ts';
-import { contractFiles, generateStubs, ROOT } from './stubs.ts';
+import { contractFiles, generateStubs } from './stubs.ts';
 
 const sourceDir = join(ROOT, 'test/interop/python');
 
@@ -60,7 +61,17 @@ async function virtualEnvironment(options: ToolOptions, signal: AbortSignal): Pr
       cost: 'half a minute',
       async build(target) {
         await command('python3', ['-m', 'venv', target], { env }, signal);
-        const pip = ['-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', '--only-binary', ':all:', '-r', requirements];
+        const pip = [
+          '-m',
+          'pip',
+          'install',
+          '--quiet',
+          '--disable-pip-version-check',
+          '--only-binary',
+          ':all:',
+          '-r',
+          requirements,
+        ];
         await command(join(target, 'bin/python'), pip, { env }, signal);
       },
     },

@@ -1,9 +1,7 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { delimiter, join } from 'node:path';
+import { ROOT } from '../process.ts';
 import { command } from './command.ts';
-
-/** The checkout. */
-export const ROOT = join(import.meta.dirname, '../..');
 
 /** Paths and texts of the contract with its vendored imports: what stubs in any language depend on. */
 export async function contractFiles(): Promise<readonly string[]> {

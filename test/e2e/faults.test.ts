@@ -86,7 +86,7 @@ describe('faults', () => {
     const older = await rig.start(agent);
     await until(() => rig.broker.api<{ transport: string | null }>('GET', `/api/v1/agents/${agent.id}`), ({ body }) => body.transport === 'stream');
     const newer = await rig.start(agent);
-    await older.line((line) => /supersede/i.test(JSON.stringify(line)));
+    await older.line((line) => /another process of this agent/.test(String(line['detail'])));
     const namespace = await rig.kube.namespace('two');
     const stack = await rig.publish('two', configMap(namespace, 'a'), agent.label);
     await rig.status(stack.id, healthyAt(1));
@@ -94,7 +94,7 @@ describe('faults', () => {
     const now = await epoch();
     await new Promise((resolve) => setTimeout(resolve, 5000)); // long enough for several reconnects, were there any
     expect(await epoch()).toBe(now);
-    expect(newer.log.some((line) => /supersede/i.test(JSON.stringify(line)))).toBe(false);
+    expect(newer.log.some((line) => /another process of this agent/.test(String(line['detail'])))).toBe(false);
   });
 
   it('one key on two clusters: the second is refused and says so', { timeout: 120_000 }, async () => {

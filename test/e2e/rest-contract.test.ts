@@ -2,163 +2,153 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { type InProcessBroker, startInProcessBroker } from '../in-process-broker.ts';
 import { expectShape, type ShapeName } from './shapes.ts';
 
-// C-005, C-020, C-028: every REST route of the broker, in the order in which somebody would use them
-
-type Body = Record<string, never> & { readonly id: string };
-/** Ids collected on the way. */
-type Ids = Record<'generator' | 'generatorPak' | 'agent' | 'agentPak' | 'stack' | 'object' | 'event' | 'key' | 'spare', string>;
+// C-005, C-020, C-026, C-028: every REST route of the broker, in the order in which somebody would use them.
+// Columns: caller, verb and path, body (raw YAML when it does not begin like JSON), status, schema of the answer ([…] is a
+// bare array, - an empty body) with fields it must have, and what of it is kept for later lines.
+const TABLE = `
+admin     | POST /auth/pak                                  |                                                | 200 | AuthResponse {"admin":true,"agent":null,"generator":null,"readonly":false} |
+admin     | POST /generators                                | {"name":"team","description":"a tenant"}       | 201 | CreateGeneratorResponse | generator=generator.id generatorPak=pak
+admin     | GET /generators                                 |                                                | 200 | [Generator] |
+generator | GET /generators/{generator}                     |                                                | 200 | Generator {"description":"a tenant","last_active_at":null,"is_system":false} |
+generator | PUT /generators/{generator}                     | {"description":null}                           | 200 | Generator {"name":"team","description":null} |
+admin     | GET /paks                                       |                                                | 200 | [PakSummary] |
+admin     | POST /agents                                    | {"name":"edge","cluster_name":"c1","generator_ids":["{generator}"]} | 201 | CreateAgentResponse | agent=agent.id agentPak=initial_pak
+admin     | GET /agents                                     |                                                | 200 | [Agent] |
+generator | GET /agents/                                    |                                                | 200 | [Agent] |
+agent     | GET /agents/?name=edge&cluster_name=c1          |                                                | 200 | Agent {"status":"ACTIVE"} |
+agent     | GET /agents/{agent}                             |                                                | 200 | Agent {"presence":"never_seen","last_heartbeat":null,"k8s_reachable":null} |
+admin     | PUT /agents/{agent}                             | {"status":"INACTIVE"}                          | 200 | Agent {"status":"INACTIVE"} |
+admin     | PUT /agents/{agent}                             | {"status":"ACTIVE"}                            | 200 | Agent {"status":"ACTIVE"} |
+admin     | POST /agents/{agent}/labels                     | {"agent_id":"{agent}","label":"prod"}          | 201 | AgentLabel |
+agent     | GET /agents/{agent}/labels                      |                                                | 200 | [AgentLabel] {"label":"prod"} |
+admin     | POST /agents/{agent}/annotations                | {"agent_id":"{agent}","key":"region","value":"eu"} | 201 | AgentAnnotation |
+agent     | GET /agents/{agent}/annotations                 |                                                | 200 | [AgentAnnotation] {"key":"region"} |
+generator | POST /stacks                                    | {"name":"web","generator_id":"{generator}"}    | 201 | Stack {"generation":0,"description":null,"deployment_object_id":null,"deleted_at":null} | stack=id
+admin     | GET /stacks?pak_id={generator}                  |                                                | 200 | [Stack] {"name":"web"} |
+generator | GET /stacks/{stack}                             |                                                | 200 | Stack |
+generator | GET /stacks/by-name/web                         |                                                | 200 | Stack {"id":"{stack}"} |
+generator | PUT /stacks/{stack}                             | {"description":"shop"}                         | 200 | Stack {"name":"web","description":"shop"} |
+generator | POST /stacks/{stack}/labels                     | "prod"                                         | 201 | StackLabel {"label":"prod"} |
+generator | GET /stacks/{stack}/labels                      |                                                | 200 | [StackLabel] |
+generator | POST /stacks/{stack}/annotations                | {"stack_id":"{stack}","key":"region","value":"eu"} | 201 | StackAnnotation |
+generator | GET /stacks/{stack}/annotations                 |                                                | 200 | [StackAnnotation] |
+generator | POST /stacks/{stack}/deployment-objects         | apiVersion: v1⏎kind: A⏎metadata: {name: a}⏎    | 201 | DeploymentObject {"revision":1,"is_deletion_marker":false,"object_count":1} |
+generator | POST /stacks/{stack}/deployment-objects         | {"yaml_content":"apiVersion: v1\\nkind: B\\nmetadata: {name: a}\\n"} | 201 | DeploymentObject {"revision":2} |
+generator | POST /stacks/{stack}/deployment-objects?deletion_marker=true | # gone⏎                           | 201 | DeploymentObject {"revision":3,"is_deletion_marker":true} |
+generator | PUT /stacks/by-name/web/apply?label=prod        | apiVersion: v1⏎kind: A⏎metadata: {name: a}⏎    | 200 | ApplyResponse {"result":"updated","targeted_agents":1} | object=deployment_object.id
+generator | GET /stacks/{stack}/deployment-objects          |                                                | 200 | [DeploymentObject] {"revision":4} |
+agent     | GET /deployment-objects/{object}                |                                                | 200 | DeploymentObject {"revision":4,"yaml_content":"apiVersion: v1\\nkind: A\\nmetadata: {name: a}\\n"} |
+generator | POST /agents/{agent}/targets                    | {"agent_id":"{agent}","stack_id":"{stack}"}    | 201 | AgentTarget |
+agent     | GET /agents/{agent}/targets                     |                                                | 200 | [AgentTarget] {"stack_id":"{stack}"} |
+generator | GET /targets/explain?agent_id={agent}           |                                                | 200 | [TargetExplanation] {"assigned":true} |
+agent     | POST /agents/{agent}/heartbeat                  | {"k8s_reachable":true,"k8s_api_latency_ms":12} | 204 | - |
+agent     | POST /agents/{agent}/heartbeat                  |                                                | 204 | - |
+agent     | GET /agents/{agent}                             |                                                | 200 | Agent {"k8s_reachable":true,"k8s_api_latency_ms":12} |
+agent     | GET /agents/{agent}/target-state                |                                                | 200 | [DeploymentObject] {"id":"{object}"} |
+agent     | GET /agents/{agent}/stacks                      |                                                | 200 | [Stack] {"id":"{stack}"} |
+agent     | POST /agents/{agent}/events                     | {"agent_id":"{agent}","deployment_object_id":"{object}","event_type":"APPLY","status":"FAILURE","message":null} | 201 | AgentEvent {"status":"FAILURE","message":null} | event=id
+agent     | GET /agents/{agent}/target-state                |                                                | 200 | [] |
+agent     | GET /agents/{agent}/target-state?mode=full      |                                                | 200 | [DeploymentObject] |
+agent     | GET /agents/{agent}/events                      |                                                | 200 | [AgentEvent] |
+admin     | GET /agent-events?pak_id={generator}            |                                                | 200 | [AgentEvent] {"id":"{event}"} |
+admin     | GET /agent-events/{event}                       |                                                | 200 | AgentEvent |
+agent     | PATCH /agents/{agent}/health-status             | {"deployment_objects":[{"id":"{object}","status":"degraded","checked_at":"2026-01-02T03:04:05Z"}]} | 200 | - |
+admin     | GET /deployment-objects/{object}/health         |                                                | 200 | DeploymentHealthResponse {"overall_status":"degraded","deployment_object_id":"{object}"} |
+admin     | GET /stacks/{stack}/health                      |                                                | 200 | StackHealthResponse {"overall_status":"degraded","stack_id":"{stack}"} |
+generator | GET /stacks/{stack}/status                      |                                                | 200 | StackStatus |
+generator | GET /stacks/{stack}/history                     |                                                | 200 | [HistoryEntry] {"generation":4} |
+agent     | GET /agents/{agent}/registrations               |                                                | 200 | [AgentGeneratorRegistration] |
+generator | GET /generators/{generator}/registered-agents   |                                                | 200 | [AgentGeneratorRegistration] {"agent_id":"{agent}"} |
+generator | DELETE /agents/{agent}/targets/{stack}          |                                                | 204 | - |
+admin     | POST /agents/{agent}/targets                    | {"agent_id":"{agent}","stack_id":"{stack}"}    | 201 | AgentTarget |
+admin     | DELETE /generators/{generator}/register         | {"agent_id":"{agent}"}                         | 204 | - |
+agent     | GET /agents/{agent}/targets                     |                                                | 200 | [] |
+agent     | POST /generators/{generator}/register           |                                                | 201 | AgentGeneratorRegistration |
+admin     | POST /keys                                      | {"role":"agent","agent_id":"{agent}","name":"second","expires_at":"2999-01-01T00:00:00Z"} | 201 | CreateKeyResponse | key=key.id
+admin     | GET /keys                                       |                                                | 200 | [Key] {"name":"second","role":"agent","last_used_at":null,"revoked_at":null} |
+admin     | DELETE /keys/{key}                              |                                                | 204 | - |
+agent     | POST /agents/{agent}/rotate-pak                 |                                                | 200 | AgentPak |
+generator | POST /generators/{generator}/rotate-pak         |                                                | 201 | CreateGeneratorResponse |
+admin     | GET /admin/audit-logs?action=agent.*&limit=1    |                                                | 200 | AuditLogListResponse {"count":1,"limit":1,"offset":0} |
+admin     | GET /admin/ws/connections                       |                                                | 200 | Connections {"connected_agents":0,"connections":[]} |
+admin     | POST /admin/history/confirm                     | {}                                             | 200 | Incarnation |
+admin     | POST /admin/rotate-pak?dry_run=true             |                                                | 201 | Pak {"pak":""} |
+admin     | DELETE /agents/{agent}/labels/prod              |                                                | 204 | - |
+admin     | DELETE /agents/{agent}/annotations/region       |                                                | 204 | - |
+admin     | DELETE /stacks/{stack}/labels/prod              |                                                | 204 | - |
+admin     | DELETE /stacks/{stack}/annotations/region       |                                                | 204 | - |
+admin     | DELETE /stacks/{stack}                          |                                                | 204 | - |
+admin     | DELETE /generators/{generator}                  |                                                | 204 | - |
+admin     | DELETE /agents/{agent}                          |                                                | 204 | - |
+`;
 
 interface Step {
   readonly name: string;
+  readonly caller: string;
   readonly verb: string;
-  readonly path: (ids: Ids) => string;
-  readonly body?: (ids: Ids) => unknown;
-  readonly headers?: Readonly<Record<string, string>>;
-  /** Key other than the admin's. */
-  readonly as?: 'generatorPak' | 'agentPak';
+  readonly path: string;
+  readonly body: string;
   readonly status: number;
-  /** Schema of the answer; in brackets for a bare array; absent for an empty body. */
-  readonly shape?: ShapeName | readonly [ShapeName];
-  readonly check?: (body: never, ids: Ids) => void;
+  readonly answer: string;
+  readonly keeps: string;
 }
 
-const YAML = 'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n';
+const STEPS: readonly Step[] = TABLE.trim()
+  .split('\n')
+  .map((line) => {
+    const [caller = '', request = '', body = '', status = '', answer = '', keeps = ''] = line.split('|').map((cell) => cell.trim());
+    const [verb = '', path = ''] = request.split(' ');
+    return { name: request, caller, verb, path, body: body.replaceAll('⏎', '\n'), status: Number(status), answer, keeps };
+  });
+
 let broker: InProcessBroker;
-const ids = {} as Ids;
+const kept: Record<string, string> = {};
 const called = new Set<string>();
+const fill = (text: string) => text.replace(/\{([a-zA-Z]+)\}/g, (whole, name: string) => kept[name] ?? whole);
 
 beforeAll(async () => {
   broker = await startInProcessBroker();
 });
 
-const keep = (name: keyof Ids) => (body: Body) => void (ids[name] = body.id);
-
-const STEPS: readonly Step[] = [
-  { name: 'CheckPak', verb: 'POST', path: () => '/auth/pak', status: 200, shape: 'AuthResponse', check: (body) => expect(body).toEqual({ admin: true, agent: null, generator: null, readonly: false }) },
-  {
-    name: 'CreateGenerator',
-    verb: 'POST',
-    path: () => '/generators',
-    body: () => ({ name: 'team', description: 'a tenant' }),
-    status: 201,
-    shape: 'CreateGeneratorResponse',
-    check: ({ generator, pak }: { generator: { id: string }; pak: string }) => {
-      expectShape(generator, 'Generator');
-      expect(pak).toMatch(/^brokkr_BR[1-9A-HJ-NP-Za-km-z]{6}_[1-9A-HJ-NP-Za-km-z]{24}$/);
-      Object.assign(ids, { generator: generator.id, generatorPak: pak });
-    },
-  },
-  { name: 'ListGenerators', verb: 'GET', path: () => '/generators', status: 200, shape: ['Generator'], check: (body: { name: string }[]) => expect(body.map(({ name }) => name)).not.toContain('__system__') },
-  { name: 'GetGenerator', verb: 'GET', path: ({ generator }) => `/generators/${generator}`, as: 'generatorPak', status: 200, shape: 'Generator' },
-  { name: 'UpdateGenerator', verb: 'PUT', path: ({ generator }) => `/generators/${generator}`, body: () => ({ description: null }), status: 200, shape: 'Generator', check: (body) => expect(body).toMatchObject({ name: 'team', description: null }) },
-  { name: 'ListPaks', verb: 'GET', path: () => '/paks', status: 200, shape: ['PakSummary'] },
-  {
-    name: 'CreateAgent',
-    verb: 'POST',
-    path: () => '/agents',
-    body: ({ generator }) => ({ name: 'edge', cluster_name: 'c1', generator_ids: [generator] }),
-    status: 201,
-    shape: 'CreateAgentResponse',
-    check: ({ agent, initial_pak }: { agent: Body; initial_pak: string }) => {
-      expectShape(agent, 'Agent');
-      expect(agent).toMatchObject({ status: 'ACTIVE', presence: 'never_seen', last_heartbeat: null });
-      Object.assign(ids, { agent: agent.id, agentPak: initial_pak });
-    },
-  },
-  { name: 'ListAgents', verb: 'GET', path: () => '/agents', status: 200, shape: ['Agent'] },
-  { name: 'ListAgents with a slash', verb: 'GET', path: () => '/agents/', as: 'generatorPak', status: 200, shape: ['Agent'] },
-  { name: 'FindAgent', verb: 'GET', path: () => '/agents/?name=edge&cluster_name=c1', as: 'agentPak', status: 200, shape: 'Agent' },
-  { name: 'GetAgent', verb: 'GET', path: ({ agent }) => `/agents/${agent}`, as: 'agentPak', status: 200, shape: 'Agent' },
-  { name: 'UpdateAgent', verb: 'PUT', path: ({ agent }) => `/agents/${agent}`, body: () => ({ status: 'ACTIVE' }), status: 200, shape: 'Agent' },
-  { name: 'AddAgentLabel', verb: 'POST', path: ({ agent }) => `/agents/${agent}/labels`, body: ({ agent }) => ({ agent_id: agent, label: 'prod' }), status: 201, shape: 'AgentLabel' },
-  { name: 'ListAgentLabels', verb: 'GET', path: ({ agent }) => `/agents/${agent}/labels`, status: 200, shape: ['AgentLabel'] },
-  { name: 'AddAgentAnnotation', verb: 'POST', path: ({ agent }) => `/agents/${agent}/annotations`, body: ({ agent }) => ({ agent_id: agent, key: 'region', value: 'eu' }), status: 201, shape: 'AgentAnnotation' },
-  { name: 'ListAgentAnnotations', verb: 'GET', path: ({ agent }) => `/agents/${agent}/annotations`, status: 200, shape: ['AgentAnnotation'] },
-  { name: 'CreateStack', verb: 'POST', path: () => '/stacks', body: ({ generator }) => ({ name: 'web', generator_id: generator }), as: 'generatorPak', status: 201, shape: 'Stack', check: keep('stack') },
-  { name: 'ListStacks', verb: 'GET', path: ({ generator }) => `/stacks?pak_id=${generator}`, status: 200, shape: ['Stack'], check: (body) => expect(body).toHaveLength(1) },
-  { name: 'GetStack', verb: 'GET', path: ({ stack }) => `/stacks/${stack}`, status: 200, shape: 'Stack', check: (body) => expect(body).toMatchObject({ description: null, deleted_at: null, generation: 0, deployment_object_id: null }) },
-  { name: 'FindStack', verb: 'GET', path: () => '/stacks/by-name/web', as: 'generatorPak', status: 200, shape: 'Stack' },
-  { name: 'UpdateStack', verb: 'PUT', path: ({ stack }) => `/stacks/${stack}`, body: () => ({ description: 'shop' }), status: 200, shape: 'Stack', check: (body) => expect(body).toMatchObject({ name: 'web', description: 'shop' }) },
-  { name: 'AddStackLabel', verb: 'POST', path: ({ stack }) => `/stacks/${stack}/labels`, body: () => '"prod"', headers: { 'content-type': 'application/json' }, status: 201, shape: 'StackLabel' },
-  { name: 'ListStackLabels', verb: 'GET', path: ({ stack }) => `/stacks/${stack}/labels`, status: 200, shape: ['StackLabel'] },
-  { name: 'AddStackAnnotation', verb: 'POST', path: ({ stack }) => `/stacks/${stack}/annotations`, body: ({ stack }) => ({ stack_id: stack, key: 'region', value: 'eu' }), status: 201, shape: 'StackAnnotation' },
-  { name: 'ListStackAnnotations', verb: 'GET', path: ({ stack }) => `/stacks/${stack}/annotations`, as: 'generatorPak', status: 200, shape: ['StackAnnotation'] },
-  { name: 'CreateDeploymentObject from YAML', verb: 'POST', path: ({ stack }) => `/stacks/${stack}/deployment-objects`, body: () => YAML, headers: { 'content-type': 'application/x-yaml' }, status: 201, shape: 'DeploymentObject', check: keep('object') },
-  { name: 'CreateDeploymentObject from JSON', verb: 'POST', path: ({ stack }) => `/stacks/${stack}/deployment-objects`, body: () => ({ yaml_content: `${YAML}data: {a: b}\n`, is_deletion_marker: false }), as: 'generatorPak', status: 201, shape: 'DeploymentObject', check: keep('object') },
-  { name: 'ListDeploymentObjects', verb: 'GET', path: ({ stack }) => `/stacks/${stack}/deployment-objects`, status: 200, shape: ['DeploymentObject'], check: (body: { revision: number }[]) => expect(body.map(({ revision }) => revision)).toEqual([2, 1]) },
-  { name: 'GetDeploymentObject', verb: 'GET', path: ({ object }) => `/deployment-objects/${object}`, as: 'agentPak', status: 200, shape: 'DeploymentObject' },
-  { name: 'Apply', verb: 'PUT', path: () => '/stacks/by-name/web/apply?label=prod', body: () => YAML, headers: { 'content-type': 'text/yaml' }, as: 'generatorPak', status: 200, shape: 'ApplyResponse', check: ({ deployment_object }: { deployment_object: Body }) => (expectShape(deployment_object, 'DeploymentObject'), keep('object')(deployment_object)) },
-  { name: 'AddAgentTarget', verb: 'POST', path: ({ agent }) => `/agents/${agent}/targets`, body: ({ agent, stack }) => ({ agent_id: agent, stack_id: stack }), as: 'generatorPak', status: 201, shape: 'AgentTarget' },
-  { name: 'ListAgentTargets', verb: 'GET', path: ({ agent }) => `/agents/${agent}/targets`, as: 'agentPak', status: 200, shape: ['AgentTarget'] },
-  { name: 'ExplainTargets', verb: 'GET', path: ({ agent }) => `/targets/explain?agent_id=${agent}`, as: 'generatorPak', status: 200, shape: ['TargetExplanation'] },
-  { name: 'SendHeartbeat', verb: 'POST', path: ({ agent }) => `/agents/${agent}/heartbeat`, body: () => ({ k8s_reachable: true, k8s_api_latency_ms: 12 }), as: 'agentPak', status: 204 },
-  { name: 'SendHeartbeat without a body', verb: 'POST', path: ({ agent }) => `/agents/${agent}/heartbeat`, as: 'agentPak', status: 204 },
-  { name: 'GetTargetState', verb: 'GET', path: ({ agent }) => `/agents/${agent}/target-state?mode=full`, as: 'agentPak', status: 200, shape: ['DeploymentObject'], check: (body) => expect(body).toEqual([expect.objectContaining({ id: ids.object, yaml_content: YAML })]) },
-  { name: 'ListAgentStacks', verb: 'GET', path: ({ agent }) => `/agents/${agent}/stacks`, as: 'agentPak', status: 200, shape: ['Stack'] },
-  { name: 'CreateAgentEvent', verb: 'POST', path: ({ agent }) => `/agents/${agent}/events`, body: ({ agent, object }) => ({ agent_id: agent, deployment_object_id: object, event_type: 'APPLY', status: 'SUCCESS', message: null }), as: 'agentPak', status: 201, shape: 'AgentEvent', check: keep('event') },
-  { name: 'GetTargetState after the report', verb: 'GET', path: ({ agent }) => `/agents/${agent}/target-state`, as: 'agentPak', status: 200, shape: ['DeploymentObject'], check: (body) => expect(body).toEqual([]) },
-  { name: 'ListEventsOfAgent', verb: 'GET', path: ({ agent }) => `/agents/${agent}/events`, as: 'agentPak', status: 200, shape: ['AgentEvent'] },
-  { name: 'ListAgentEvents', verb: 'GET', path: ({ generator }) => `/agent-events?pak_id=${generator}`, status: 200, shape: ['AgentEvent'], check: (body) => expect(body).toHaveLength(1) },
-  { name: 'GetAgentEvent', verb: 'GET', path: ({ event }) => `/agent-events/${event}`, status: 200, shape: 'AgentEvent', check: (body) => expect(body).toMatchObject({ status: 'SUCCESS', message: null }) },
-  { name: 'ReportHealth', verb: 'PATCH', path: ({ agent }) => `/agents/${agent}/health-status`, body: ({ object }) => ({ deployment_objects: [{ id: object, status: 'degraded', checked_at: '2026-01-02T03:04:05Z', summary: { pods_ready: 1, pods_total: 2, conditions: ['slow'] } }] }), as: 'agentPak', status: 200 },
-  { name: 'GetDeploymentObjectHealth', verb: 'GET', path: ({ object }) => `/deployment-objects/${object}/health`, status: 200, shape: 'DeploymentHealthResponse', check: ({ health_records }: { health_records: unknown[] }) => health_records.forEach((record) => void expectShape(record, 'DeploymentHealth')) },
-  { name: 'GetStackHealth', verb: 'GET', path: ({ stack }) => `/stacks/${stack}/health`, status: 200, shape: 'StackHealthResponse', check: (body) => expect(body).toMatchObject({ overall_status: 'degraded', deployment_objects: [{ degraded_agents: 1, failing_agents: 0, healthy_agents: 0, status: 'degraded' }] }) },
-  { name: 'GetStackStatus', verb: 'GET', path: ({ stack }) => `/stacks/${stack}/status`, status: 200, shape: 'StackStatus' },
-  { name: 'GetStackHistory', verb: 'GET', path: ({ stack }) => `/stacks/${stack}/history`, status: 200, shape: ['HistoryEntry'], check: (body) => expect(body).toHaveLength(3) },
-  { name: 'RegisterAgent', verb: 'POST', path: ({ generator }) => `/generators/${generator}/register`, body: ({ agent }) => ({ agent_id: agent }), status: 409 },
-  { name: 'ListRegistrations', verb: 'GET', path: ({ agent }) => `/agents/${agent}/registrations`, as: 'agentPak', status: 200, shape: ['AgentGeneratorRegistration'] },
-  { name: 'ListRegisteredAgents', verb: 'GET', path: ({ generator }) => `/generators/${generator}/registered-agents`, as: 'generatorPak', status: 200, shape: ['AgentGeneratorRegistration'] },
-  { name: 'DeregisterAgent', verb: 'DELETE', path: ({ generator }) => `/generators/${generator}/register`, body: ({ agent }) => ({ agent_id: agent }), status: 204 },
-  { name: 'RegisterAgent by the agent', verb: 'POST', path: ({ generator }) => `/generators/${generator}/register`, as: 'agentPak', status: 201, shape: 'AgentGeneratorRegistration' },
-  { name: 'CreateKey', verb: 'POST', path: () => '/keys', body: ({ agent }) => ({ role: 'agent', agent_id: agent, name: 'second', expires_at: '2999-01-01T00:00:00Z' }), status: 201, shape: 'CreateKeyResponse', check: ({ key }: { key: Body }) => (expectShape(key, 'Key'), keep('key')(key)) },
-  { name: 'ListKeys', verb: 'GET', path: () => '/keys', status: 200, shape: ['Key'] },
-  { name: 'RevokeKey', verb: 'DELETE', path: ({ key }) => `/keys/${key}`, status: 204 },
-  { name: 'RotateAgentPak', verb: 'POST', path: ({ agent }) => `/agents/${agent}/rotate-pak`, as: 'agentPak', status: 200, shape: 'AgentPak' },
-  { name: 'RotateGeneratorPak', verb: 'POST', path: ({ generator }) => `/generators/${generator}/rotate-pak`, as: 'generatorPak', status: 201, shape: 'CreateGeneratorResponse' },
-  { name: 'ListAuditLogs', verb: 'GET', path: () => '/admin/audit-logs?action=agent.*&limit=1', status: 200, shape: 'AuditLogListResponse', check: ({ logs, count, limit }: { logs: unknown[]; count: number; limit: number }) => (expect({ count, limit }).toEqual({ count: 1, limit: 1 }), expectShape(logs[0], 'AuditLogEntry')) },
-  { name: 'ListConnections', verb: 'GET', path: () => '/admin/ws/connections', status: 200, shape: 'Connections' },
-  { name: 'ConfirmHistory', verb: 'POST', path: () => '/admin/history/confirm', body: () => ({}), status: 200, shape: 'Incarnation' },
-  { name: 'RotateAdminPak in a dry run', verb: 'POST', path: () => '/admin/rotate-pak?dry_run=true', status: 201, shape: 'Pak' },
-  { name: 'RemoveAgentTarget', verb: 'DELETE', path: ({ agent, stack }) => `/agents/${agent}/targets/${stack}`, status: 204 },
-  { name: 'RemoveAgentLabel', verb: 'DELETE', path: ({ agent }) => `/agents/${agent}/labels/prod`, status: 204 },
-  { name: 'RemoveAgentAnnotation', verb: 'DELETE', path: ({ agent }) => `/agents/${agent}/annotations/region`, status: 204 },
-  { name: 'RemoveStackLabel', verb: 'DELETE', path: ({ stack }) => `/stacks/${stack}/labels/prod`, status: 204 },
-  { name: 'RemoveStackAnnotation', verb: 'DELETE', path: ({ stack }) => `/stacks/${stack}/annotations/region`, status: 204 },
-  { name: 'DeleteStack', verb: 'DELETE', path: ({ stack }) => `/stacks/${stack}`, status: 204 },
-  { name: 'DeleteGenerator', verb: 'DELETE', path: ({ generator }) => `/generators/${generator}`, status: 204 },
-  { name: 'DeleteAgent', verb: 'DELETE', path: ({ agent }) => `/agents/${agent}`, status: 204 },
-];
-
 describe('the REST contract', () => {
-  it.each(STEPS)('$name: $verb answers $status', async ({ verb, path, body, headers = {}, as, status, shape, check }) => {
-    const target = `/api/v1${path(ids)}`;
-    const answer = await broker.api<never>(verb, target, body?.(ids), { ...headers, ...(as && { authorization: ids[as] }) });
-    expect(answer.status, JSON.stringify(answer.body)).toBe(status);
-    if (answer.status < 300) called.add(routeOf(verb, target));
-    if (answer.status < 300 && shape === undefined) expect(answer.body).toBeUndefined();
-    if (typeof shape === 'string') expectShape(answer.body, shape);
-    else if (shape) {
-      expect(answer.body).toBeInstanceOf(Array);
-      for (const item of answer.body as unknown[]) expectShape(item, shape[0]);
+  it.each(STEPS)('$caller: $name answers $status with $answer', async (step) => {
+    const body = fill(step.body);
+    const type = /^(["{]|$)/.test(body) ? 'application/json' : 'application/yaml';
+    const pak = step.caller === 'admin' ? broker.adminPak : kept[`${step.caller}Pak`];
+    const { status, body: answer } = await broker.api<unknown>(step.verb, `/api/v1${fill(step.path)}`, body || undefined, { 'content-type': type, authorization: pak ?? '' });
+    expect(status, JSON.stringify(answer)).toBe(step.status);
+    called.add(methodOf(step.verb, fill(step.path)));
+    checkAnswer(answer, fill(step.answer));
+    for (const pair of step.keeps.split(' ').filter((item) => item !== '')) {
+      const [name = '', path = ''] = pair.split('=');
+      kept[name] = path.split('.').reduce<unknown>((value, key) => (value as Record<string, unknown>)[key], answer) as string;
     }
-    check?.(answer.body, ids);
   });
 
-  it('was tested whole', () => {
+  it('has no route that was not called', () => {
     const routes = broker.broker.server.routes.filter(({ method }) => method.parent.name !== 'AgentSync');
     expect(routes.map(({ method }) => method.name).filter((name) => !called.has(name))).toEqual([]);
   });
 });
 
-/** Name of the method that a path leads to. */
-function routeOf(verb: string, target: string): string {
-  const [path = '', query = ''] = target.split('?');
+/** `Name {fields}`, `[Name] {fields of the first}`, `[]` or `-`. */
+function checkAnswer(answer: unknown, wanted: string): void {
+  if (wanted === '-') return expect(answer).toBeUndefined();
+  const [, list, name = '', fields] = /^(\[?)(\w*)\]?\s*(\{.*\})?$/.exec(wanted) ?? [];
+  const items = list ? (answer as unknown[]) : [answer];
+  if (list) expect(answer).toBeInstanceOf(Array);
+  if (name === '') return expect(items).toEqual([]);
+  for (const item of items) expectShape(item, name as ShapeName);
+  expect(items[0]).toMatchObject(fields ? JSON.parse(fields) : {});
+}
+
+/** Name of the method behind a path. */
+function methodOf(verb: string, target: string): string {
+  const { pathname, searchParams } = new URL(`/api/v1${target}`, broker.url);
   const fits = broker.broker.server.routes.filter((route) => {
     const pattern = route.template.replace(/\/$/, '').replace(/\{[^}]+\}/g, '[^/]+');
-    return route.verb === verb && new RegExp(`^${pattern}$`).test(path.replace(/\/$/, ''));
+    return route.verb === verb && new RegExp(`^${pattern}$`).test(pathname.replace(/\/$/, ''));
   });
-  const literal = fits.find((route) => !route.template.includes('{'));
-  const wanted = fits.find((route) => route.whenQuery.some((name) => query.includes(`${name}=`)));
-  const plain = fits.filter((route) => route.whenQuery.length === 0);
-  return (wanted ?? (literal && plain.includes(literal) ? literal : plain[0]))?.method.name ?? '';
+  const asked = fits.find((route) => route.whenQuery.some((name) => searchParams.has(name)));
+  return (asked ?? fits.find((route) => route.whenQuery.length === 0 && !route.template.includes('{')) ?? fits[0])?.method.name ?? '';
 }

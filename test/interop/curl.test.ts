@@ -23,7 +23,12 @@ async function curl({ scheme, target, caFile }: Endpoint, path: string, ...optio
   const trust = caFile === undefined ? [] : ['--cacert', caFile];
   const common = ['-sS', '-q', '--max-time', '20', '--noproxy', '*', '-H', `authorization: ${endpoints.broker.adminPak}`];
   const url = `${scheme}://${target}${path}`;
-  const output = await command('curl', [...common, ...trust, '-w', '\n%{http_code} %{http_version}', ...options, url], { env: process.env }, signal);
+  const output = await command(
+    'curl',
+    [...common, ...trust, '-w', '\n%{http_code} %{http_version}', ...options, url],
+    { env: process.env },
+    signal,
+  );
   const at = output.lastIndexOf('\n');
   const [status, http] = output.slice(at + 1).split(' ');
   return { status: Number(status), http: http ?? '', text: output.slice(0, at) };
@@ -53,11 +58,19 @@ describe.each(variants)('curl $options on the $endpoint port', ({ endpoint: whic
   });
 
   it('speaks Connect with JSON', async () => {
-    const created = await call('/brokkr.v1.StackService/CreateStack', ...JSON_BODY, JSON.stringify({ name: `${prefix}-connect` }));
+    const created = await call(
+      '/brokkr.v1.StackService/CreateStack',
+      ...JSON_BODY,
+      JSON.stringify({ name: `${prefix}-connect` }),
+    );
     expect(created).toMatchObject({ status: 200, http });
     const { stack } = JSON.parse(created.text) as { stack: { id: string; name: string } };
     expect(stack.name).toBe(`${prefix}-connect`);
-    const missing = await call('/brokkr.v1.StackService/GetStack', ...JSON_BODY, JSON.stringify({ id: '00000000-0000-4000-8000-000000000001' }));
+    const missing = await call(
+      '/brokkr.v1.StackService/GetStack',
+      ...JSON_BODY,
+      JSON.stringify({ id: '00000000-0000-4000-8000-000000000001' }),
+    );
     expect(missing).toMatchObject({ status: 404, http });
     expect(JSON.parse(missing.text)).toMatchObject({ code: 'not_found' });
   });
@@ -102,8 +115,23 @@ describe('one port', () => {
 
   it('offers h2 and http/1.1 by ALPN', async () => {
     for (const protocol of ['h2', 'http/1.1']) {
-      const args = ['s_client', '-connect', endpoints.tls.target, '-alpn', protocol, '-CAfile', endpoints.caFile, '-verify_return_error', '-no_ign_eof'];
-      const output = await command('sh', ['-c', `exec openssl "$@" </dev/null 2>&1`, 'sh', ...args], { env: process.env }, signal);
+      const args = [
+        's_client',
+        '-connect',
+        endpoints.tls.target,
+        '-alpn',
+        protocol,
+        '-CAfile',
+        endpoints.caFile,
+        '-verify_return_error',
+        '-no_ign_eof',
+      ];
+      const output = await command(
+        'sh',
+        ['-c', `exec openssl "$@" </dev/null 2>&1`, 'sh', ...args],
+        { env: process.env },
+        signal,
+      );
       expect(output).toContain(`ALPN protocol: ${protocol}`);
     }
   });

@@ -62,5 +62,11 @@ export function configMap(name: string): string {
 export function clientEnvironment({ broker, ...ports }: Endpoints, which: 'plain' | 'tls', name: string): ToolOptions['env'] {
   const { target, caFile } = ports[which];
   const told = { BROKKR_TARGET: target, BROKKR_PAK: broker.adminPak, BROKKR_NAME: name, BROKKR_YAML: configMap(name) };
-  return { ...process.env, ...told, ...(caFile !== undefined && { BROKKR_CA: caFile }), NO_PROXY: '127.0.0.1', no_proxy: '127.0.0.1' };
+  return {
+    ...process.env,
+    ...told,
+    ...(caFile !== undefined && { BROKKR_CA: caFile }),
+    NO_PROXY: '127.0.0.1',
+    no_proxy: '127.0.0.1',
+  };
 }

@@ -1,3 +1,5 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { command } from '../../hack/interop/command.ts';
 import { findGrpcurl } from '../../hack/interop/grpcurl.ts';
@@ -11,13 +13,15 @@ beforeAll(async () => {
   endpoints = await startEndpoints(signal);
 });
 
+function flags(which: 'plain' | 'tls'): string[] {
+  const { caFile } = endpoints[which];
+  return [...(caFile === undefined ? ['-plaintext'] : ['-cacert', caFile]), '-max-time', '20'];
+}
+
 describe.each(['plain', 'tls'] as const)('grpcurl on the %s port, knowing the contract by reflection only', (which) => {
-  /** Runs grpcurl with `flags`, then `rest` (a command or a method) after the address. */
-  const call = (flags: readonly string[], ...rest: readonly string[]) => {
-    const { target, caFile } = endpoints[which];
-    const transport = caFile === undefined ? ['-plaintext'] : ['-cacert', caFile];
-    return command(grpcurl, [...transport, '-max-time', '20', ...flags, target, ...rest], { env: process.env }, signal);
-  };
+  /** Runs grpcurl with `more` flags, then `rest` (a command or a method) after the address. */
+  const call = (more: readonly string[], ...rest: readonly string[]) =>
+    command(grpcurl, [...flags(which), ...more, endpoints[which].target, ...rest], { env: process.env }, signal);
   const as = (pak: string) => ['-H', `authorization: ${pak}`];
 
   it('lists services and methods', async () => {
@@ -35,7 +39,10 @@ describe.each(['plain', 'tls'] as const)('grpcurl on the %s port, knowing the co
 
   it('makes a unary call, and is told why when it has no key', async () => {
     const name = `grpcurl-${which}`;
-    const created = await call([...as(endpoints.broker.adminPak), '-d', JSON.stringify({ name })], 'brokkr.v1.StackService/CreateStack');
+    const created = await call(
+      [...as(endpoints.broker.adminPak), '-d', JSON.stringify({ name })],
+      'brokkr.v1.StackService/CreateStack',
+    );
     expect(JSON.parse(created)).toMatchObject({ stack: { name } });
     await expect(call([], 'brokkr.v1.StackService/ListStacks')).rejects.toThrow('Code: Unauthenticated');
   });
@@ -44,15 +51,49 @@ describe.each(['plain', 'tls'] as const)('grpcurl on the %s port, knowing the co
     expect(JSON.parse(await call([], 'grpc.health.v1.Health/Check'))).toEqual({ status: 'SERVING' });
   });
 
-  it('opens a session: hello in, welcome and target state out', async () => {
-    const name = `grpcurl-session-${which}`;
+  /** An agent with something to apply, and its hello as grpcurl reads it. */
+  const prepare = async (name: string) => {
     const agent = await endpoints.broker.agent(name, [name]);
     await endpoints.broker.publish(name, configMap(name), [name]);
-    const hello = { seq: 1, hello: { versions: [1], clusterUid: 'interop', processId: name, agentVersion: 'interop' } };
-    const frames = await call([...as(agent.pak), '-d', JSON.stringify(hello)], 'brokkr.v1.AgentSync/Session');
+    return {
+      pak: agent.pak,
+      hello: JSON.stringify({
+        seq: 1,
+        hello: { versions: [1], clusterUid: 'interop', processId: name, agentVersion: 'interop' },
+      }),
+    };
+  };
+  const expectTargetState = (frames: string, name: string) => {
+    expect([...frames.matchAll(/^ {2}"(welcome|snapshotBegin|upsert|snapshotEnd)"/gm)].map(([, body]) => body)).toEqual([
+      'welcome',
+      'snapshotBegin',
+      'upsert',
+      'snapshotEnd',
+    ]);
     expect(frames).toContain(`"agentName": "${name}"`);
-    const seen = [...frames.matchAll(/^ {2}"(welcome|snapshotBegin|upsert|snapshotEnd)"/gm)].map(([, body]) => body);
-    expect(seen).toEqual(['welcome', 'snapshotBegin', 'upsert', 'snapshotEnd']);
     expect(frames).toContain(Buffer.from(configMap(name)).toString('base64'));
+  };
+
+  it('opens a session: hello in, welcome and target state out', async () => {
+    const name = `grpcurl-session-${which}`;
+    const { pak, hello } = await prepare(name);
+    const bye = JSON.stringify({ seq: 2, bye: { reason: 'done' } });
+    const args = [...flags(which), ...as(pak), '-d', '@', endpoints[which].target, 'brokkr.v1.AgentSync/Session'];
+    const child = spawn(grpcurl, args, { stdio: ['pipe', 'pipe', 'inherit'] });
+    const ended = once(child, 'close');
+    child.stdin.write(hello);
+    let frames = '';
+    for await (const chunk of child.stdout.setEncoding('utf8')) {
+      frames += chunk;
+      if (/^ {2}"snapshotEnd"[^]*^}/m.test(frames) && child.stdin.writable) child.stdin.end(bye);
+    }
+    expect(await ended).toEqual([0, null]);
+    expectTargetState(frames, name);
+  });
+
+  it('answers a hello that is the last thing the client says', async () => {
+    const name = `grpcurl-half-closed-${which}`;
+    const { pak, hello } = await prepare(name);
+    expectTargetState(await call([...as(pak), '-d', hello], 'brokkr.v1.AgentSync/Session'), name);
   });
 });
