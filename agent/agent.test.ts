@@ -81,7 +81,10 @@ async function upsertOf(stackId: string, generation: bigint, text: string) {
     optionsDigest: new Uint8Array(32),
     options: create(ApplyOptionsSchema),
     manifest: toWire(manifest),
-    blobs: documents.map((document) => ({ digest: bytes(document.sourceDigest), data: Uint8Array.from(Buffer.from(document.text)) })),
+    blobs: documents.map((document) => ({
+      digest: bytes(document.sourceDigest),
+      data: Uint8Array.from(Buffer.from(document.text)),
+    })),
   });
 }
 
@@ -121,7 +124,9 @@ describe('the agent process', () => {
     expect(metrics).toContain('brokkr_agent_session_up{tier="stream"} 1');
     expect(metrics).toMatch(/brokkr_agent_kubernetes_operations_total\{operation="apply",code="20[01]"\}/);
     const rss = Number(/VmRSS:\s+(\d+)/.exec(await readFile(`/proc/${agent.child.pid}/status`, 'utf8'))?.[1]) / 1024;
-    process.stderr.write(`agent: first heartbeat after ${Math.round(firstHeartbeatMs)} ms, ${Math.round(rss)} MiB after an apply\n`);
+    process.stderr.write(
+      `agent: first heartbeat after ${Math.round(firstHeartbeatMs)} ms, ${Math.round(rss)} MiB after an apply\n`,
+    );
 
     const ping = session.said('ping').at(-1)!;
     agent.child.kill('SIGKILL');

@@ -25,6 +25,8 @@ export interface Engine {
   readonly defaultNamespace: string;
   /** Time between two looks for kinds the server did not know, in milliseconds. */
   readonly kindRecheckMs: number;
+  /** A stack that was restored from its inventory has work to do (drift, a held deletion) but no target since the restart. */
+  needTarget(stackId: string): void;
   /** Whether nothing may be deleted now. */
   deletionsHeld(): boolean;
   /** Calls one stack may have in flight now: a stack whose calls hang leaves room for the others. */

@@ -88,6 +88,8 @@ describe('drift', () => {
     }
     await server.request('DELETE', path('away-1'));
     await using agent = await start();
+    await broker.until('asked for the target', () => broker.needed.includes(target.stackId));
+    expect(corrections(target)).toEqual([]);
     agent.reconciler.offer(target);
     await broker.until('corrected', () => corrections(target).length === 1);
     expect((await get('away-1')).data).toEqual({ key: 'a' });

@@ -36,6 +36,8 @@ export interface TestBroker extends AsyncDisposable {
     options: Omit<ReconcilerOptions, 'agentId' | 'defaultNamespace'> & { readonly held?: boolean },
   ): Promise<TestAgent>;
   forgetContent(): void;
+  /** Stacks the engine asked the target of. */
+  readonly needed: string[];
 }
 
 /** For tests: how to publish. */
@@ -68,10 +70,11 @@ export function openTestBroker(namespace: string, clock: Clock = systemClock): T
   const { content, ...publisher } = openPublisher(yaml, clock);
   const { events, statuses, until } = recorder;
   const agentId = randomUUID();
+  const needed: string[] = [];
   return {
     ...recorder,
     ...publisher,
-    ...{ agentId, yaml },
+    ...{ agentId, yaml, needed },
     eventsOf: ({ stackId }) => events.filter((event) => event.stackId === stackId),
     applied: ({ stackId, generation }) =>
       until(`applied at ${generation}`, () => {
@@ -88,7 +91,11 @@ export function openTestBroker(namespace: string, clock: Clock = systemClock): T
       const kube = openTestKube(server, {}, clock);
       const log = createLog('test', { level: 'fatal' });
       const deps = { kube, yaml, content, report: recorder.report, clock, log, random: () => 0.5, newId: randomUUID };
-      const reconciler = openReconciler(deps, { kindRecheckMs: 300, ...options, agentId, defaultNamespace: namespace });
+      const needTarget = (stackId: string) => void needed.push(stackId);
+      const reconciler = openReconciler(
+        { ...deps, needTarget },
+        { kindRecheckMs: 300, ...options, agentId, defaultNamespace: namespace },
+      );
       const controller = new AbortController();
       const held = await reconciler.load(controller.signal);
       if (!deletionsHeld) reconciler.holdDeletions(false);

@@ -25,6 +25,11 @@ export interface ReconcilerDeps {
   readonly log: Logger;
   /** In [0, 1). */
   readonly random: () => number;
+  /**
+   * Called when a stack that was restored from its inventory has work to do (drift to correct, a deletion no longer held) but was not
+   * offered since the start: its target is wanted. At most once a stack.
+   */
+  readonly needTarget?: (stackId: string) => void;
   /** Random ids, of attempts and of this process. */
   readonly newId: () => string;
 }
@@ -74,6 +79,7 @@ export class Reconciler implements Task {
     this.#engine = {
       ...deps,
       ...{ agentId, namespace, defaultNamespace, kindRecheckMs },
+      needTarget: (stackId) => deps.needTarget?.(stackId),
       deletionsHeld: () => this.#deletionsHeld,
       share: () => this.#share(),
       kindsChanged: () => {

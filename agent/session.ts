@@ -15,7 +15,8 @@ import {
   type Welcome,
 } from '#proto/brokkr/v1/sync_pb.js';
 import type { Content, Fetch } from './content.ts';
-import { bucketFrames, helloOf, pingOf, type SelfDescription } from './frames.ts';
+import { dispatch, firstAnswer } from './dispatch.ts';
+import { helloOf, pingOf, type SelfDescription } from './frames.ts';
 import type { HeldState } from './held.ts';
 import { Intake, type TargetSink } from './intake.ts';
 import type { AgentMetrics } from './metrics.ts';
@@ -153,23 +154,14 @@ class LiveSession implements Session {
   async #answer(frames: AsyncIterator<Received>): Promise<Welcome | undefined> {
     const limitMs = this.tier === 'stream' ? STREAM_ANSWER_MS : POLL_ANSWER_MS;
     using deadline = this.#deps.clock.deadline(limitMs, this.#stop.signal);
-    for (;;) {
-      let next: IteratorResult<Received>;
-      try {
-        next = await abortable(frames.next(), deadline.signal);
-      } catch (error) {
-        this.#unanswered = deadline.signal.aborted && !this.#stop.signal.aborted;
-        throw this.#unanswered ? new BrokkrError('deadline_exceeded', `no answer to hello within ${limitMs} ms`) : error;
-      }
-      if (next.done) throw new BrokkrError('unavailable', 'the broker ended the session before opening it');
-      if (next.value === 'alive') continue;
-      const { body } = next.value;
-      if (body.case === 'welcome') return body.value;
-      if (body.case === 'goAway') {
-        this.#finish(endOfGoAway(body.value, this.#lifetime()));
-        return undefined;
-      }
-      throw new BrokkrError('protocol_violation', `the broker began with ${body.case ?? 'an empty frame'} instead of welcome`);
+    try {
+      const first = await abortable(firstAnswer(frames), deadline.signal);
+      if (first.case === 'welcome') return first.value;
+      this.#finish(endOfGoAway(first.value, this.#lifetime()));
+      return undefined;
+    } catch (error) {
+      this.#unanswered = deadline.signal.aborted && !this.#stop.signal.aborted;
+      throw this.#unanswered ? new BrokkrError('deadline_exceeded', `no answer to hello within ${limitMs} ms`) : error;
     }
   }
 
@@ -237,47 +229,19 @@ class LiveSession implements Session {
     reports.acknowledge(this, ack);
     if (body.case === 'goAway') this.#leave(body.value);
     if (!reports.ownedBy(this)) return; // a newer session has taken over: only it speaks for the broker
-    switch (body.case) {
-      case 'upsert':
-        intake.upsert(body.value);
-        intake.delivered(body.value.revision);
-        break;
-      case 'tombstone':
-        intake.tombstone(body.value);
-        intake.delivered(body.value.revision);
-        break;
-      case 'absent':
-        intake.absent(body.value.stackId);
-        break;
-      case 'buckets':
-        for (const value of bucketFrames(held, body.value)) this.#say({ case: 'bucketEntries', value });
-        break;
-      case 'snapshotBegin':
-        intake.beginSnapshot(body.value.entries);
-        break;
-      case 'snapshotEnd': {
-        const fault = intake.endSnapshot(body.value.rootDigest, body.value.revision);
-        if (fault) throw new BrokkrError('protocol_violation', `the listing is broken, nothing was changed: ${fault}`);
-        break;
-      }
-      case 'eventsAck':
-        reports
-          .eventsStored(body.value.bootId, body.value.through)
-          .catch((error: unknown) => this.#finish(endOfError(error, this.#lifetime())));
-        break;
-      case 'pong':
-        intake.delivered(body.value.revision);
-        break;
-      case 'config':
-        this.#configure(body.value);
-        break;
-      case 'goAway':
-      case 'welcome':
-      case undefined: // a bare acknowledgement, or something newer than this agent
-        break;
-    }
+    dispatch(body, {
+      ...{ intake, held, reports },
+      say: (answer) => this.#say(answer),
+      configure: (config) => this.#configure(config),
+      fail: (error) => this.#finish(endOfError(error, this.#lifetime())),
+    });
     this.#unacknowledged++;
-    if (this.tier === 'stream' && this.#unacknowledged * 2 >= this.#config.windowFrames) this.#wake.wake();
+    if (this.#mustAcknowledge()) this.#wake.wake();
+  }
+
+  /** A window of the broker is half used up; polls carry the acknowledgement anyway. */
+  #mustAcknowledge(): boolean {
+    return this.tier === 'stream' && this.#unacknowledged * 2 >= this.#config.windowFrames;
   }
 
   async #send(wire: Wire): Promise<void> {
@@ -314,8 +278,7 @@ class LiveSession implements Session {
     if (control) return { body: control, sent };
     const report = reports.next(this, this.#config.maxFrameBytes);
     if (report) return report;
-    const mustAcknowledge = this.tier === 'stream' && this.#unacknowledged * 2 >= this.#config.windowFrames;
-    return mustAcknowledge ? { body: { case: undefined }, sent } : undefined;
+    return this.#mustAcknowledge() ? { body: { case: undefined }, sent } : undefined;
   }
 
   async #beat(): Promise<void> {

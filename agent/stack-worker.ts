@@ -51,6 +51,7 @@ export class StackWorker implements HealthSubject {
   #job: AbortController | undefined;
   #suspended: string | undefined;
   #left = false;
+  #asked = false;
   readonly #view: StackView;
 
   constructor(engine: Engine, inventory: Inventory, events: WorkerEvents) {
@@ -120,7 +121,9 @@ export class StackWorker implements HealthSubject {
   /** Deletions are allowed again: what was kept only for that goes now. */
   releaseDeletions(): void {
     const waiting = this.#goal.kind === 'tombstone' || [...this.inventory.entries.values()].some(({ state }) => state === 'kept');
-    if (waiting && this.#goal.kind !== 'none') this.#begin(this.#view.phase, undefined);
+    if (!waiting) return;
+    if (this.#goal.kind === 'none') this.#ask();
+    else this.#begin(this.#view.phase, undefined);
   }
 
   /** The server serves new kinds. */
@@ -132,6 +135,7 @@ export class StackWorker implements HealthSubject {
 
   /** Something was seen that may need a correction. */
   wake(): void {
+    if (this.#goal.kind === 'none') this.#ask();
     this.#wakeup.wake();
   }
 
@@ -281,6 +285,12 @@ export class StackWorker implements HealthSubject {
     this.#left = true;
     this.#events.gone(this);
     return true;
+  }
+
+  #ask(): void {
+    if (this.#asked) return;
+    this.#asked = true;
+    this.#engine.needTarget(this.stackId);
   }
 
   #begin(phase: Phase, reason: string | undefined): void {

@@ -81,6 +81,8 @@ export function createListener(deps: ListenerDeps, config: ListenerConfig): List
   const { timeouts, log } = deps;
   const closing = new AbortController();
   const sockets = new Set<Socket>();
+  /** Connections that have not said a byte yet. */
+  const silent = new Set<Socket>();
   const sessions = new Set<ServerHttp2Session>();
   const empty = Promise.withResolvers<void>();
   let accepting = true;
@@ -97,9 +99,12 @@ export function createListener(deps: ListenerDeps, config: ListenerConfig): List
 
   net.on('connection', (socket) => {
     sockets.add(socket);
+    silent.add(socket);
+    socket.once('readable', () => silent.delete(socket));
     socket.on('error', (error) => log.debug({ error: errorText(error) }, 'connection failed'));
     socket.once('close', () => {
       sockets.delete(socket);
+      silent.delete(socket);
       if (!accepting && sockets.size === 0) empty.resolve();
     });
     if (!config.tls) route(socket);
@@ -132,6 +137,7 @@ export function createListener(deps: ListenerDeps, config: ListenerConfig): List
       net.close();
       http1.closeIdleConnections();
       for (const session of sessions) session.close();
+      for (const socket of silent) socket.destroy(); // spare connections of clients; nothing was asked on them
       if (sockets.size === 0) empty.resolve();
     },
     emptied: () => empty.promise,

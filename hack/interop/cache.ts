@@ -27,7 +27,7 @@ export interface Recipe {
 
 /** The cache of everything this checkout builds for itself. */
 export function cacheDir(env: ToolOptions['env']): string {
-  return join(env['XDG_CACHE_HOME'] || join(homedir(), '.cache'), 'brokkr');
+  return join(env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'brokkr');
 }
 
 /**

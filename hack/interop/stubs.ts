@@ -26,6 +26,6 @@ export interface StubOptions {
 
 /** Runs buf from node_modules on the contract and its vendored imports; needs no network. */
 export async function generateStubs({ template, out, env }: StubOptions, signal: AbortSignal): Promise<void> {
-  const path = [join(ROOT, 'node_modules/.bin'), env['PATH'] ?? ''].join(delimiter);
+  const path = [join(ROOT, 'node_modules/.bin'), env.PATH ?? ''].join(delimiter);
   await command('buf', ['generate', '--template', template, '--output', out], { env: { ...env, PATH: path }, cwd: ROOT }, signal);
 }

@@ -111,6 +111,7 @@ describe.each(['plain', 'tls'] as const)('on the %s port', (which) => {
     stream.on('error', () => undefined); // our own cancel; others end the loop below early
     stream.write(create(AgentMessageSchema, { seq: 1n, body: hello({ clusterUid: 'interop' }) }));
     expectTargetState(await readTargetState(() => stream), name);
+    stream.cancel();
     client.close();
   });
 

@@ -85,7 +85,7 @@ describe.each(['plain', 'tls'] as const)('grpcurl on the %s port, knowing the co
     let frames = '';
     for await (const chunk of child.stdout.setEncoding('utf8')) {
       frames += chunk;
-      if (/^ {2}"snapshotEnd"[^]*^}/m.test(frames) && child.stdin.writable) child.stdin.end(bye);
+      if (/^ {2}"snapshotEnd"[\s\S]*^}/m.test(frames) && child.stdin.writable) child.stdin.end(bye);
     }
     expect(await ended).toEqual([0, null]);
     expectTargetState(frames, name);

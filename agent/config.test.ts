@@ -1,0 +1,41 @@
+import { describe, expect, it } from 'vitest';
+import { loadConfig } from '#lib/config.ts';
+import { AGENT_SETTINGS, checkAgentConfig } from './config.ts';
+
+const load = (env: Readonly<Record<string, string>>) =>
+  loadConfig(AGENT_SETTINGS, { env: { BROKKR__AGENT__PAK: 'key', ...env } });
+
+describe('settings of the agent', () => {
+  it('have the names and defaults that scripts rely on', () => {
+    const { agent, log } = load({});
+    expect(agent).toMatchObject({
+      brokerUrl: 'http://localhost:3000',
+      pollingIntervalMs: 10_000,
+      healthPort: 8080,
+      transport: 'auto',
+    });
+    expect(agent.deploymentHealthIntervalMs).toBe(60_000);
+    expect(log.level).toBe('info');
+  });
+
+  it('never show the key', () => {
+    expect(JSON.stringify(load({}))).not.toContain('"key"');
+  });
+
+  it('need a key', () => {
+    const config = loadConfig(AGENT_SETTINGS, { env: {} });
+    expect(() => checkAgentConfig(config)).toThrow(/no key: set BROKKR__AGENT__PAK or BROKKR__AGENT__PAK_FILE/);
+  });
+
+  it('warn of plain HTTP in production, refuse it when told to, and allow loopback', () => {
+    const exposed = { BROKKR__AGENT__BROKER_URL: 'http://broker.example.com' };
+    expect(checkAgentConfig(load(exposed))).toContain('not encrypted');
+    expect(() => checkAgentConfig(load({ ...exposed, BROKKR__AGENT__PLAIN_HTTP: 'refuse' }))).toThrow(/no TLS/);
+    expect(checkAgentConfig(load({ ...exposed, BROKKR__AGENT__PLAIN_HTTP: 'allow' }))).toBeUndefined();
+    expect(checkAgentConfig(load({ ...exposed, BROKKR__AGENT__ENVIRONMENT: 'development' }))).toBeUndefined();
+    expect(
+      checkAgentConfig(load({ BROKKR__AGENT__BROKER_URL: 'http://127.0.0.1:3000', BROKKR__AGENT__PLAIN_HTTP: 'refuse' })),
+    ).toBeUndefined();
+    expect(checkAgentConfig(load({ BROKKR__AGENT__BROKER_URL: 'https://broker.example.com' }))).toBeUndefined();
+  });
+});
