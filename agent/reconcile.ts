@@ -12,7 +12,8 @@ import { Inventory, type InventoryPlace, loadInventories } from './inventory.ts'
 import type { Kube } from './kube/kube.ts';
 import type { KubeObject } from './kube/objects.ts';
 import { hasReadiness, readiness } from './readiness.ts';
-import { StackWorker, type WorkerEvents } from './stack-worker.ts';
+import { StackWorker } from './stack-worker.ts';
+import type { WorkerEvents } from './stack-worker-events.ts';
 import type { ContentSource, HeldStack, ReportSink, StackTarget, StackTombstone } from './target.ts';
 
 /** What the reconciler needs. */
@@ -176,11 +177,11 @@ export class Reconciler implements Task {
 
   #add(inventory: Inventory): StackWorker {
     const events: WorkerEvents = {
-      changed: (worker) => {
+      changed: () => {
         this.#watch.use(worker.stackId, worker.inventory.entries.values());
         this.#health.touch(worker);
       },
-      gone: (worker) => {
+      gone: () => {
         this.#workers.delete(worker.stackId);
         this.#byShort.delete(worker.inventory.identity.short);
         this.#started.delete(worker);
@@ -193,7 +194,7 @@ export class Reconciler implements Task {
     if (this.#suspended !== undefined) worker.suspend(this.#suspended);
     this.#workers.set(worker.stackId, worker);
     this.#byShort.set(inventory.identity.short, worker);
-    if (inventory.entries.size > 0) events.changed(worker);
+    if (inventory.entries.size > 0) events.changed();
     this.#arrivals.wake();
     return worker;
   }

@@ -248,20 +248,18 @@ describe.each<Tier>(['stream', 'poll'])('session over %s', (tier) => {
     expect(side.agent.configs.map((config) => config?.deletionsHeld)).toEqual([false, true]);
   });
 
-  it('ends when the broker falls silent', async () => {
+  it.runIf(tier === 'stream')('ends when the broker falls silent', async () => {
     await using broker = await startScriptedBroker();
     await using agent = await startAgentSide(broker.url);
     broker.onHello = (peer) => peer.say(welcome({ config: { heartbeatIntervalMs: 50 } as never }));
     broker.onFrame = () => undefined;
     const session = agent.start(tier);
     await session.welcomed;
-    if (tier === 'poll') return session.close('a poll that is answered is a sign of life'); // nothing to be silent about
     expect(await session.ended).toMatchObject({
       kind: 'lost',
       welcomed: true,
       detail: expect.stringMatching(/nothing came from the broker for \d+ ms/),
     });
-    return undefined;
   });
 
   it('tells refusals apart', async () => {

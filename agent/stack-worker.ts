@@ -13,20 +13,11 @@ import type { ObjectMeta } from './kube/objects.ts';
 import type { Readiness } from './readiness.ts';
 import { leaveStack } from './reconcile-leave.ts';
 import { isSettled, type SyncEnd, syncStack } from './reconcile-sync.ts';
+import type { WorkerEvents } from './stack-worker-events.ts';
 import { compareTarget, type Goal, isStale, type Next, stillWaiting, unfinishedRemoval } from './stack-worker-goal.ts';
 import { retryMs } from './stack-worker-schedule.ts';
 import { StackView } from './stack-worker-view.ts';
 import type { StackTarget, StackTombstone } from './target.ts';
-
-/** What a worker tells the reconciler. */
-export interface WorkerEvents {
-  /** The objects of the stack, or what is known of their health, changed. */
-  changed(worker: StackWorker): void;
-  /** The stack has left for good. */
-  gone(worker: StackWorker): void;
-  /** Runs one piece of work when one of the bounded places is free. */
-  run(work: () => Promise<void>, signal: AbortSignal): Promise<void>;
-}
 
 /** Recheck of objects that could not be removed yet. */
 const KEPT_RECHECK_MS = 30_000;
@@ -96,7 +87,7 @@ export class StackWorker implements HealthSubject {
       this.#dirty = false;
       this.#next = undefined;
       this.#view.show(Phase.APPLIED);
-      this.#events.changed(this);
+      this.#events.changed();
       this.#wakeup.wake(); // what was seen before the target came
       return;
     }
@@ -213,7 +204,7 @@ export class StackWorker implements HealthSubject {
       this.#putBack(suspects);
     } finally {
       this.#job = undefined;
-      if (!this.#left) this.#events.changed(this);
+      if (!this.#left) this.#events.changed();
     }
     return false;
   }
@@ -283,7 +274,7 @@ export class StackWorker implements HealthSubject {
     await this.inventory.removeHead(signal);
     if (this.#goal.kind !== 'tombstone') return false;
     this.#left = true;
-    this.#events.gone(this);
+    this.#events.gone();
     return true;
   }
 

@@ -14,8 +14,8 @@ import { AgentSync } from '#proto/brokkr/v1/sync_pb.js';
 import { adminService } from './admin/rpc.ts';
 import { agentService } from './agents/rpc.ts';
 import { createPipeline } from './api/command.ts';
-import { createApiInterceptors } from './api/interceptors.ts';
 import { createRequestGate } from './api/gate.ts';
+import { createApiInterceptors } from './api/interceptors.ts';
 import type { BrokerConfig } from './config.ts';
 import type { Database } from './database.ts';
 import { generatorService } from './generators/rpc.ts';
@@ -72,7 +72,9 @@ export function createBroker(config: BrokerConfig, deps: BrokerDeps): Broker {
   const feed = new ChangeFeed({ db, clock, log });
   const yaml = createYamlPool({ maxThreads: config.broker.yamlThreads }, clock);
   const blobs = createBlobStore(
-    config.broker.encryptionKey === undefined ? [] : [{ keyId: config.broker.encryptionKeyId, key: Buffer.from(config.broker.encryptionKey, 'hex') }],
+    config.broker.encryptionKey === undefined
+      ? []
+      : [{ keyId: config.broker.encryptionKeyId, key: Buffer.from(config.broker.encryptionKey, 'hex') }],
   );
   const statusChanges = new StatusChanges(clock);
   const authenticator = new Authenticator({ db, clock, log }, { cacheTtlMs: config.broker.authCacheTtlSeconds * 1000 });
@@ -105,12 +107,21 @@ export function createBroker(config: BrokerConfig, deps: BrokerDeps): Broker {
   });
   const limits = { textBytes: config.broker.maxPublishBytes, documents: config.broker.maxDocuments };
   const router = (connect: ConnectRouter) => {
-    connect.service(AgentSync, syncService({ sync, blobs: new Blobs({ db, blobs, heads: sync.heads }), clock, stopping: stopping.signal }));
+    connect.service(
+      AgentSync,
+      syncService({ sync, blobs: new Blobs({ db, blobs, heads: sync.heads }), clock, stopping: stopping.signal }),
+    );
     connect.service(StackService, stackService({ pipeline, db, clock, statusChanges, yaml, blobs }, { acceptance, limits }));
     connect.service(AgentService, agentService(pipeline, { acceptance, heartbeatIntervalMs: config.broker.heartbeatIntervalMs }));
     connect.service(GeneratorService, generatorService(pipeline));
     connect.service(KeyService, keyService(pipeline));
-    connect.service(AdminService, adminService(pipeline, { connections: () => connections(sync), confirmHistory: (tx, incarnation) => confirm(tx, incarnation) }));
+    connect.service(
+      AdminService,
+      adminService(pipeline, {
+        connections: () => connections(sync),
+        confirmHistory: (tx, incarnation) => confirm(tx, incarnation),
+      }),
+    );
   };
   const publishBytes = config.broker.maxPublishBytes * PUBLISH_OVERHEAD;
   const server = createServer(
@@ -135,7 +146,10 @@ export function createBroker(config: BrokerConfig, deps: BrokerDeps): Broker {
       tls: tlsFiles(config),
       reflection: config.broker.reflection,
       limits: {
-        methodBytes: { '/brokkr.v1.StackService/Apply': publishBytes, '/brokkr.v1.StackService/CreateDeploymentObject': publishBytes },
+        methodBytes: {
+          '/brokkr.v1.StackService/Apply': publishBytes,
+          '/brokkr.v1.StackService/CreateDeploymentObject': publishBytes,
+        },
       },
     },
   );

@@ -133,7 +133,10 @@ export async function openDatabase(config: DatabaseConfig, deps: DatabaseDeps, s
       using deadline = deps.clock.deadline(timeoutMs, stop);
       await abortable(query('select 1'), deadline.signal);
     },
-    [Symbol.asyncDispose]: () => orm.close(true),
+    async [Symbol.asyncDispose]() {
+      await orm.close(true);
+      if (!pool.ending) await pool.end(); // the ORM ends the pool only if it has run a statement of its own
+    },
   };
 }
 

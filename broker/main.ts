@@ -52,12 +52,25 @@ async function serve(config: BrokerConfig, log: Logger, signal: AbortSignal): Pr
   const url = config.database.url ?? postgres?.url ?? '';
   await using db = await openDatabase(
     { ...config.database, url },
-    { log, clock: systemClock, random: Math.random, environment: process.env, entities: [AgentEntity, GeneratorEntity, StackEntity] },
+    {
+      log,
+      clock: systemClock,
+      random: Math.random,
+      environment: process.env,
+      entities: [AgentEntity, GeneratorEntity, StackEntity],
+    },
     signal,
   );
   await migrate(db, { log }, signal);
   await ensureAdminKey(db, config.broker.pakHash, log);
-  const broker = createBroker(config, { db, log, clock: systemClock, random: Math.random, newId: randomUUID, version: manifest.version });
+  const broker = createBroker(config, {
+    db,
+    log,
+    clock: systemClock,
+    random: Math.random,
+    newId: randomUUID,
+    version: manifest.version,
+  });
   await using _yaml = broker.yaml;
   broker.server.ready.then((address) => log.info({ address, version: manifest.version }, 'broker serves')).catch(() => undefined);
   await runTasks([...broker.tasks, ...(postgres ? [watchPostgres(postgres)] : [])], signal);
@@ -71,7 +84,7 @@ async function startPostgres(config: BrokerConfig, log: Logger, signal: AbortSig
 
 /** As root the server runs under another account, which cannot enter root's home. */
 async function defaultDataDir(): Promise<string> {
-  const own = join(process.env['XDG_DATA_HOME'] ?? join(homedir(), '.local', 'share'), 'brokkr');
+  const own = join(process.env.XDG_DATA_HOME ?? join(homedir(), '.local', 'share'), 'brokkr');
   return (await dataDirProblem(join(own, 'postgres'))) === undefined ? own : '/var/lib/brokkr';
 }
 
@@ -79,7 +92,9 @@ function watchPostgres(postgres: EmbeddedPostgres): Task {
   return {
     name: 'postgres',
     async run(signal) {
-      const stopped = new Promise<undefined>((resolve) => signal.addEventListener('abort', () => resolve(undefined), { once: true }));
+      const stopped = new Promise<undefined>((resolve) =>
+        signal.addEventListener('abort', () => resolve(undefined), { once: true }),
+      );
       const problem = await Promise.race([postgres.exit, stopped]);
       if (problem !== undefined && !signal.aborted) throw new Error(problem);
     },

@@ -11,7 +11,8 @@ export function contractProblems(methods: readonly DescMethod[]): string[] {
   const problems: string[] = [];
   for (const method of methods) {
     const name = `${method.parent.typeName}.${method.name}`;
-    if (!hasOption(method, access) || getOption(method, access).allow.length === 0) problems.push(`${name} has no access rule (option (access))`);
+    if (!hasOption(method, access) || getOption(method, access).allow.length === 0)
+      problems.push(`${name} has no access rule (option (access))`);
     const invalid = hasOption(method, rest) ? getOption(method, rest).invalid : '';
     if (invalid !== '' && !(invalid in ERRORS)) problems.push(`${name}: ${invalid} is not in the error table (lib/errors.ts)`);
     if (method.methodKind === 'unary' && !hasOption(method, http)) problems.push(`${name} has no REST route (google.api.http)`);

@@ -33,12 +33,12 @@ export function tombstoneDigest(stackId: string, generation: bigint, policy: str
 }
 
 /** The bucket of a stack: first byte of SHA-256 over the 16 bytes of its id. */
-export function bucketOf(stackId: string): number {
+function bucketOf(stackId: string): number {
   return createHash('sha256').update(uuidBytes(stackId)).digest()[0] ?? 0;
 }
 
 /** The 16 bytes of a UUID. Throws a RangeError for anything else. */
-export function uuidBytes(uuid: string): Uint8Array {
+function uuidBytes(uuid: string): Uint8Array {
   const bytes = Buffer.from(uuid.replaceAll('-', ''), 'hex');
   if (bytes.length !== 16 || uuid.length !== 36) throw new RangeError('stack id is not a uuid');
   return bytes;

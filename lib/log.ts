@@ -1,4 +1,4 @@
-import { pino, type Logger as PinoLogger } from 'pino';
+import { type Logger as PinoLogger, pino } from 'pino';
 
 /** JSON lines on stdout: a constant message, variables in fields. Levels: error = a person must act. */
 export type Logger = PinoLogger;

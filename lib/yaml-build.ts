@@ -16,10 +16,10 @@ import { keyText, lookAlike, resolvePlain } from './yaml-schema.ts';
 export const MAX_DEPTH = 64;
 
 /** Nodes that aliases may add to a document; also at most `MAX_ALIAS_FACTOR` times its own. */
-export const MAX_ALIAS_NODES = 1000;
+const MAX_ALIAS_NODES = 1000;
 
 /** See `MAX_ALIAS_NODES`. */
-export const MAX_ALIAS_FACTOR = 10;
+const MAX_ALIAS_FACTOR = 10;
 
 /** Takes a problem at an offset (UTF-16 units) of the document's text. */
 export type Report = (offset: number, severity: 'error' | 'warning', rule: string, message: string) => void;

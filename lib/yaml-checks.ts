@@ -2,16 +2,16 @@ import { canonicalJson, isMapping, type ObjectKey, type Value, type ValueObject 
 import { jsonPointer } from './yaml-problems.ts';
 
 /** Bytes of one object as canonical JSON (etcd's default request limit, 1.5 MiB). */
-export const MAX_OBJECT_BYTES = 1_572_864;
+const MAX_OBJECT_BYTES = 1_572_864;
 
 /** Bytes of all values of one ConfigMap or Secret (MaxSecretSize of the Kubernetes API). */
-export const MAX_DATA_BYTES = 1_048_576;
+const MAX_DATA_BYTES = 1_048_576;
 
 /** Bytes of all annotations of one object, keys and values (TotalAnnotationSizeLimitB of the Kubernetes API). */
-export const MAX_ANNOTATION_BYTES = 262_144;
+const MAX_ANNOTATION_BYTES = 262_144;
 
 /** The annotation that puts an object into a later (or, negative, earlier) wave of the apply. */
-export const WAVE_ANNOTATION = 'brokkr.io/wave';
+const WAVE_ANNOTATION = 'brokkr.io/wave';
 
 /** Takes a problem of an object; `path` is a JSON pointer, '' for the object itself. */
 export type ReportObject = (severity: 'error' | 'warning', rule: string, path: string, message: string) => void;

@@ -18,7 +18,7 @@ export interface DiffInput {
 }
 
 /** Changes reported of one object; the rest is left out. */
-export const MAX_CHANGES = 200;
+const MAX_CHANGES = 200;
 
 const MAX_VALUE_LENGTH = 200;
 const ITEM_NAMES = ['name', 'key'];

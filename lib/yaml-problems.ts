@@ -18,7 +18,7 @@ export interface Problem {
 }
 
 /** Problems reported in one answer; the rest is summed up in one more problem, `too_many_problems`. */
-export const MAX_PROBLEMS = 100;
+const MAX_PROBLEMS = 100;
 
 /** Whether any of the problems is an error, so that nothing of the text may be used. */
 export function hasErrors(problems: readonly Problem[]): boolean {

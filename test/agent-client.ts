@@ -1,7 +1,13 @@
 import { create, fromBinary, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
 import { Client, credentials, Metadata } from '@grpc/grpc-js';
 import { entryDigest, RootDigest, tombstoneDigest } from '../lib/digest.ts';
-import { type AgentMessage, AgentMessageSchema, type BrokerMessage, BrokerMessageSchema, type HelloSchema } from '../proto/gen/brokkr/v1/sync_pb.js';
+import {
+  type AgentMessage,
+  AgentMessageSchema,
+  type BrokerMessage,
+  BrokerMessageSchema,
+  type HelloSchema,
+} from '../proto/gen/brokkr/v1/sync_pb.js';
 
 type Body = NonNullable<MessageInitShape<typeof AgentMessageSchema>['body']>;
 type Case = Exclude<BrokerMessage['body']['case'], undefined>;
@@ -54,7 +60,9 @@ export function connectAgent(url: string, pak: string): ScriptedAgent {
       wake();
     };
     stream.on('status', finish);
-    stream.on('error', (error: Error & { code?: number; details?: string }) => finish({ code: error.code ?? 2, details: error.details ?? error.message }));
+    stream.on('error', (error: Error & { code?: number; details?: string }) =>
+      finish({ code: error.code ?? 2, details: error.details ?? error.message }),
+    );
   });
   stream.on('data', (message: BrokerMessage) => {
     ack = message.seq;
@@ -72,7 +80,13 @@ export function connectAgent(url: string, pak: string): ScriptedAgent {
     },
     take(kind) {
       return new Promise((resolve, reject) => {
-        const timer = setTimeout(() => settle(() => reject(new Error(`no ${kind} within 10 s; waiting: ${waiting.map(({ body }) => body.case).join(', ')}`))), 10_000);
+        const timer = setTimeout(
+          () =>
+            settle(() =>
+              reject(new Error(`no ${kind} within 10 s; waiting: ${waiting.map(({ body }) => body.case).join(', ')}`)),
+            ),
+          10_000,
+        );
         const settle = (action: () => void) => {
           clearTimeout(timer);
           wakers.delete(look);
@@ -104,5 +118,6 @@ function hold(held: RootDigest, { body }: BrokerMessage): void {
   if (body.case === 'upsert') {
     const { stackId, generation, manifestDigest, optionsDigest } = body.value;
     held.set(stackId, entryDigest(stackId, generation, manifestDigest, optionsDigest));
-  } else if (body.case === 'tombstone') held.set(body.value.stackId, tombstoneDigest(body.value.stackId, body.value.generation, POLICY[body.value.policy]));
+  } else if (body.case === 'tombstone')
+    held.set(body.value.stackId, tombstoneDigest(body.value.stackId, body.value.generation, POLICY[body.value.policy]));
 }

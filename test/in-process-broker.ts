@@ -39,14 +39,29 @@ afterAll(async () => {
 });
 
 /** Starts it; `env` are further settings (`BROKKR__…`). Stopped at the end of the file. */
-export async function startInProcessBroker({ env = {}, database }: { readonly env?: Readonly<Record<string, string>>; readonly database?: { readonly url: string } } = {}): Promise<InProcessBroker> {
+export async function startInProcessBroker({
+  env = {},
+  database,
+}: {
+  readonly env?: Readonly<Record<string, string>>;
+  readonly database?: { readonly url: string };
+} = {}): Promise<InProcessBroker> {
   const own = database ?? (await testDatabase());
-  const config = loadBrokerConfig({ DATABASE_URL: own.url, BROKKR__BROKER__LISTEN: '127.0.0.1:0', BROKKR__DATABASE__POOL_MAX: '10', ...env });
+  const config = loadBrokerConfig({
+    DATABASE_URL: own.url,
+    BROKKR__BROKER__LISTEN: '127.0.0.1:0',
+    BROKKR__DATABASE__POOL_MAX: '10',
+    ...env,
+  });
   const { openTestDatabase } = await import('./postgres.ts');
-  const db = await openTestDatabase(own.url, { ...config.database, url: own.url }, { entities: [AgentEntity, GeneratorEntity, StackEntity] });
+  const db = await openTestDatabase(
+    own.url,
+    { ...config.database, url: own.url },
+    { entities: [AgentEntity, GeneratorEntity, StackEntity] },
+  );
   const admin = mintKey();
   await insertKey(db, { role: 'admin', name: 'test', ...admin });
-  const log = createLog('broker', { level: process.env['BROKKR_TEST_LOG'] === 'debug' ? 'debug' : 'fatal' });
+  const log = createLog('broker', { level: process.env.BROKKR_TEST_LOG === 'debug' ? 'debug' : 'fatal' });
   const broker = createBroker(config, { db, log, clock: systemClock, random: Math.random, newId: randomUUID, version: 'test' });
   const stop = new AbortController();
   const running = runTasks(broker.tasks, stop.signal);
@@ -67,7 +82,11 @@ export async function startInProcessBroker({ env = {}, database }: { readonly en
     });
     const text = await response.text();
     const isJson = response.headers.get('content-type')?.includes('json') ?? false;
-    return { status: response.status, headers: response.headers, body: (text === '' ? undefined : isJson ? JSON.parse(text) : text) as never };
+    return {
+      status: response.status,
+      headers: response.headers,
+      body: (text === '' ? undefined : isJson ? JSON.parse(text) : text) as never,
+    };
   };
   return {
     url,
@@ -76,13 +95,22 @@ export async function startInProcessBroker({ env = {}, database }: { readonly en
     adminPak: admin.pak,
     api,
     async agent(name, labels = []) {
-      const { status, body } = await api<{ agent: { id: string }; initial_pak: string }>('POST', '/api/v1/agents', { name, cluster_name: 'test', labels });
+      const { status, body } = await api<{ agent: { id: string }; initial_pak: string }>('POST', '/api/v1/agents', {
+        name,
+        cluster_name: 'test',
+        labels,
+      });
       if (status !== 201) throw new Error(`agent not created: ${status} ${JSON.stringify(body)}`);
       return { id: body.agent.id, pak: body.initial_pak };
     },
     async publish(stack, yaml, labels = []) {
       const query = labels.map((label) => `label=${encodeURIComponent(label)}`).join('&');
-      const { status, body } = await api<{ stack: { id: string; generation: number } }>('PUT', `/api/v1/stacks/by-name/${stack}/apply?${query}`, yaml, { 'content-type': 'application/yaml' });
+      const { status, body } = await api<{ stack: { id: string; generation: number } }>(
+        'PUT',
+        `/api/v1/stacks/by-name/${stack}/apply?${query}`,
+        yaml,
+        { 'content-type': 'application/yaml' },
+      );
       if (status !== 200) throw new Error(`not published: ${status} ${JSON.stringify(body)}`);
       return body.stack;
     },

@@ -33,7 +33,12 @@ export interface TestBroker extends TestProcess {
   readonly url: string;
   readonly adminPak: string;
   /** REST call as JSON with the admin key, unless another is given. */
-  api<T = unknown>(method: string, path: string, body?: unknown, headers?: Readonly<Record<string, string>>): Promise<{ readonly status: number; readonly body: T; readonly headers: Headers }>;
+  api<T = unknown>(
+    method: string,
+    path: string,
+    body?: unknown,
+    headers?: Readonly<Record<string, string>>,
+  ): Promise<{ readonly status: number; readonly body: T; readonly headers: Headers }>;
 }
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
@@ -43,10 +48,14 @@ afterAll(async () => {
 });
 
 /** Starts a process of ours from its sources; stopped at the end of the file if it still runs. */
-export async function startProcess(entry: string, args: readonly string[], env: Readonly<Record<string, string>>): Promise<TestProcess> {
+export async function startProcess(
+  entry: string,
+  args: readonly string[],
+  env: Readonly<Record<string, string>>,
+): Promise<TestProcess> {
   const child = spawn(process.execPath, [join(ROOT, entry), ...args], {
     cwd: ROOT,
-    env: { PATH: process.env['PATH'], HOME: process.env['HOME'], ...env },
+    env: { PATH: process.env.PATH, HOME: process.env.HOME, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   return watchProcess(child);
@@ -91,7 +100,12 @@ function watchProcess(child: ChildProcess): TestProcess {
           if (!found && !ended()) return;
           waiters.delete(look);
           if (found) resolve(found);
-          else reject(new Error(`the process ended with ${child.exitCode ?? child.signalCode} before it logged that:\n${[...text, ...log.slice(-20).map((line) => JSON.stringify(line))].join('\n')}`));
+          else
+            reject(
+              new Error(
+                `the process ended with ${child.exitCode ?? child.signalCode} before it logged that:\n${[...text, ...log.slice(-20).map((line) => JSON.stringify(line))].join('\n')}`,
+              ),
+            );
         };
         waiters.add(look);
         look();
@@ -119,9 +133,9 @@ export async function startBroker({
     BROKKR__DATABASE__POOL_MAX: '8',
     ...env,
   });
-  const line = await started.line((item) => typeof item['address'] === 'string');
-  const scheme = env['BROKKR__TLS__CERT'] ? 'https' : 'http';
-  const url = `${scheme}://${line['address']}`;
+  const line = await started.line((item) => typeof item.address === 'string');
+  const scheme = env.BROKKR__TLS__CERT ? 'https' : 'http';
+  const url = `${scheme}://${line.address}`;
   return {
     ...started,
     url,
@@ -129,7 +143,11 @@ export async function startBroker({
     async api(method, path, body, headers = {}) {
       const response = await fetch(`${url}${path}`, {
         method,
-        headers: { authorization: adminKey.pak, ...(body !== undefined && typeof body !== 'string' && { 'content-type': 'application/json' }), ...headers },
+        headers: {
+          authorization: adminKey.pak,
+          ...(body !== undefined && typeof body !== 'string' && { 'content-type': 'application/json' }),
+          ...headers,
+        },
         ...(body !== undefined && { body: typeof body === 'string' ? body : JSON.stringify(body) }),
       });
       const answer = await response.text();

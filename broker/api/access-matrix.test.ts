@@ -31,11 +31,21 @@ beforeAll(async () => {
   }
   const [owner, stranger] = generators;
   const yaml = 'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n';
-  const applied = await broker.api<{ stack: { id: string }; deployment_object: { id: string } }>('PUT', '/api/v1/stacks/by-name/mine/apply?label=own', yaml, {
-    authorization: owner?.pak ?? '',
-    'content-type': 'application/yaml',
+  const applied = await broker.api<{ stack: { id: string }; deployment_object: { id: string } }>(
+    'PUT',
+    '/api/v1/stacks/by-name/mine/apply?label=own',
+    yaml,
+    {
+      authorization: owner?.pak ?? '',
+      'content-type': 'application/yaml',
+    },
+  );
+  Object.assign(ids, {
+    agent: self.id,
+    generator: owner?.generator.id,
+    stack: applied.body.stack.id,
+    object: applied.body.deployment_object.id,
   });
-  Object.assign(ids, { agent: self.id, generator: owner?.generator.id, stack: applied.body.stack.id, object: applied.body.deployment_object.id });
   keys = {
     'no key': undefined,
     'bad key': 'brokkr_BRabcdef_1234567890123456789012ab',
@@ -57,16 +67,30 @@ function requestOf({ method, service }: (typeof METHODS)[number]): Message {
     const field = method.input.field[name];
     if (field?.fieldKind === 'scalar') view.set(field, value);
   };
-  const subject = { AgentService: ids['agent'], GeneratorService: ids['generator'], StackService: ids['stack'] }[service.typeName.slice(10)] ?? '';
-  set('id', /DeploymentObject/.test(method.name) ? (ids['object'] ?? '') : /AgentEvent/.test(method.name) ? (ids['object'] ?? '') : subject);
+  const subject =
+    { AgentService: ids.agent, GeneratorService: ids.generator, StackService: ids.stack }[service.typeName.slice(10)] ?? '';
+  set(
+    'id',
+    /DeploymentObject/.test(method.name) ? (ids.object ?? '') : /AgentEvent/.test(method.name) ? (ids.object ?? '') : subject,
+  );
   const aboutCaller = getOption(method, access).allow.includes(Access.AGENT); // an agent need not name itself there
-  if (!aboutCaller) set('agentId', ids['agent'] ?? '');
-  for (const [field, value] of [['label', 'x'], ['key', 'x'], ['value', 'x'], ['name', 'x'], ['clusterName', 'x'], ['eventType', 'x']] as const) set(field, value);
-  for (const field of ['stack', 'generator']) if (method.input.field[field]?.fieldKind === 'message') Object.assign(message, { [field]: create(method.input.field[field].message, { id: subject } as never) });
-  if (method.input.field['deploymentObjectId']) set('deploymentObjectId', ids['object'] ?? '');
+  if (!aboutCaller) set('agentId', ids.agent ?? '');
+  for (const [field, value] of [
+    ['label', 'x'],
+    ['key', 'x'],
+    ['value', 'x'],
+    ['name', 'x'],
+    ['clusterName', 'x'],
+    ['eventType', 'x'],
+  ] as const)
+    set(field, value);
+  for (const field of ['stack', 'generator'])
+    if (method.input.field[field]?.fieldKind === 'message')
+      Object.assign(message, { [field]: create(method.input.field[field].message, { id: subject } as never) });
+  if (method.input.field.deploymentObjectId) set('deploymentObjectId', ids.object ?? '');
   if (method.name === 'CreateAgentEvent') Object.assign(message, { status: 1 });
   if (method.name === 'CreateKey') Object.assign(message, { role: 1 });
-  if (method.name !== 'ExplainTargets') set('stackId', ids['stack'] ?? '');
+  if (method.name !== 'ExplainTargets') set('stackId', ids.stack ?? '');
   set('dryRun', true);
   if (method.name === 'FindAgent') {
     set('name', 'self');
@@ -109,7 +133,15 @@ async function call(entry: (typeof METHODS)[number], caller: Caller): Promise<Co
       return undefined;
     }
     const message = requestOf(entry);
-    const response = await transport.stream(method as never, signal, undefined, headers, (async function* () { yield message as never; })());
+    const response = await transport.stream(
+      method as never,
+      signal,
+      undefined,
+      headers,
+      (async function* () {
+        yield message as never;
+      })(),
+    );
     for await (const _first of response.message) return undefined;
     return undefined;
   } catch (error) {
@@ -125,7 +157,8 @@ describe('access', () => {
         const code = await call(entry, caller);
         if (allowed(entry.method, caller)) {
           expect([Code.Unauthenticated, Code.PermissionDenied], `${caller} may call ${name}`).not.toContain(code);
-        } else if (caller === 'no key' || caller === 'bad key') expect(code, `${caller} is not known to ${name}`).toBe(Code.Unauthenticated);
+        } else if (caller === 'no key' || caller === 'bad key')
+          expect(code, `${caller} is not known to ${name}`).toBe(Code.Unauthenticated);
         else expect([Code.PermissionDenied, Code.NotFound], `${caller} may not call ${name}`).toContain(code);
       }
     });

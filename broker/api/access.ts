@@ -11,7 +11,7 @@ const ALLOWS: Readonly<Record<Principal['kind'], readonly Access[]>> = {
 };
 
 /** The access rule of a method. Throws when it has none: a method without a rule must not start. */
-export function accessRule(method: DescMethod): AccessRule {
+function accessRule(method: DescMethod): AccessRule {
   const rule = hasOption(method, access) ? getOption(method, access) : undefined;
   if (!rule || rule.allow.length === 0) throw new Error(`${method.parent.typeName}/${method.name} has no access rule`);
   return rule;
@@ -32,9 +32,11 @@ export function assertAccess(method: DescMethod, principal: Principal, request: 
   if (!rule.allow.includes(Access.PUBLIC) && !rule.allow.includes(Access.ANY_KEY)) {
     const granted = rule.allow.filter((item) => ALLOWS[principal.kind].includes(item));
     if (granted.length === 0) throw new BrokkrError(refusal(rule), `${principal.kind} keys may not call ${method.name}`);
-    if (granted.every((item) => item === Access.AGENT_SELF) && principal.kind === 'agent') assertSelf(method, principal.agentId, request);
+    if (granted.every((item) => item === Access.AGENT_SELF) && principal.kind === 'agent')
+      assertSelf(method, principal.agentId, request);
   }
-  if (principal.readOnly && !rule.readOnly) throw new BrokkrError('read_only_key', `this key may only read, ${method.name} changes something`);
+  if (principal.readOnly && !rule.readOnly)
+    throw new BrokkrError('read_only_key', `this key may only read, ${method.name} changes something`);
 }
 
 function refusal(rule: AccessRule): ErrorName {
@@ -48,12 +50,13 @@ function refusal(rule: AccessRule): ErrorName {
 function assertSelf(method: DescMethod, agentId: string, request: Message | undefined): void {
   if (!request || !isMessage(request, method.input as DescMessage)) return;
   const named = namedAgent(method, request);
-  if (named !== undefined && named !== agentId) throw new BrokkrError('agent_pak_mismatch', `the key belongs to another agent than ${named}`);
+  if (named !== undefined && named !== agentId)
+    throw new BrokkrError('agent_pak_mismatch', `the key belongs to another agent than ${named}`);
 }
 
 function namedAgent(method: DescMethod, request: Message): string | undefined {
   const message = reflect(method.input, request);
-  const field = message.desc.field['agentId'] ?? message.desc.field['id'];
+  const field = message.desc.field.agentId ?? message.desc.field.id;
   if (!field) return undefined;
   const value = message.get(field);
   return typeof value === 'string' ? value : undefined;

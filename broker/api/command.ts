@@ -1,5 +1,13 @@
 import { createHash } from 'node:crypto';
-import { create, type DescMessage, type DescMethodUnary, fromBinary, type MessageInitShape, type MessageShape, toBinary } from '@bufbuild/protobuf';
+import {
+  create,
+  type DescMessage,
+  type DescMethodUnary,
+  fromBinary,
+  type MessageInitShape,
+  type MessageShape,
+  toBinary,
+} from '@bufbuild/protobuf';
 import { reflect } from '@bufbuild/protobuf/reflect';
 import type { HandlerContext } from '@connectrpc/connect';
 import { BrokkrError, type JsonValue } from '#lib/errors.ts';
@@ -15,7 +23,12 @@ export interface Command {
   readonly ctx: HandlerContext;
   readonly dryRun: boolean;
   /** Adds an audit row with the true actor, written in the same transaction. Never put a secret into `details`. */
-  audit(action: string, resourceType: string, resourceId: string | undefined, details?: Readonly<Record<string, JsonValue>>): void;
+  audit(
+    action: string,
+    resourceType: string,
+    resourceId: string | undefined,
+    details?: Readonly<Record<string, JsonValue>>,
+  ): void;
   /** Adds a row to the change log, written last in the same transaction; sessions hear of it after the commit. */
   change(change: Change): void;
   /** The version that `If-Match` asks for; undefined when the header is absent. Throws `precondition_failed` when malformed. */
@@ -123,7 +136,14 @@ class DryRun extends Error {
   }
 }
 
-function commandOf(tx: Transaction, principal: Principal, ctx: HandlerContext, dryRun: boolean, audits: AuditEntry[], changes: Change[]): Command {
+function commandOf(
+  tx: Transaction,
+  principal: Principal,
+  ctx: HandlerContext,
+  dryRun: boolean,
+  audits: AuditEntry[],
+  changes: Change[],
+): Command {
   const call = ctx.values.get(callKey);
   return {
     tx,
@@ -131,7 +151,15 @@ function commandOf(tx: Transaction, principal: Principal, ctx: HandlerContext, d
     ctx,
     dryRun,
     audit: (action, resourceType, resourceId, details) =>
-      void audits.push({ principal, action, resourceType, resourceId, details, ipAddress: call?.ipAddress, userAgent: call?.userAgent }),
+      void audits.push({
+        principal,
+        action,
+        resourceType,
+        resourceId,
+        details,
+        ipAddress: call?.ipAddress,
+        userAgent: call?.userAgent,
+      }),
     change: (change) => void changes.push(change),
     ifMatch: () => ifMatch(ctx),
     etag: (version) => setEtag(ctx, version),
@@ -150,21 +178,36 @@ function ifMatch(ctx: HandlerContext): number | undefined {
   return Number(version);
 }
 
-function idempotencyOf<I extends DescMessage>(ctx: HandlerContext, principal: Principal, method: DescMethodUnary<I>, request: MessageShape<I>) {
+function idempotencyOf<I extends DescMessage>(
+  ctx: HandlerContext,
+  principal: Principal,
+  method: DescMethodUnary<I>,
+  request: MessageShape<I>,
+) {
   const key = ctx.requestHeader.get('idempotency-key');
   if (key === null) return undefined;
   if (key.length === 0 || key.length > MAX_IDEMPOTENCY_KEY) {
-    throw new BrokkrError('invalid_request', `idempotency-key has ${key.length} characters, allowed are 1 to ${MAX_IDEMPOTENCY_KEY}`);
+    throw new BrokkrError(
+      'invalid_request',
+      `idempotency-key has ${key.length} characters, allowed are 1 to ${MAX_IDEMPOTENCY_KEY}`,
+    );
   }
   return {
-    actor: principal.kind === 'admin' ? 'admin' : `${principal.kind}/${principal.kind === 'agent' ? principal.agentId : principal.generatorId}`,
+    actor:
+      principal.kind === 'admin'
+        ? 'admin'
+        : `${principal.kind}/${principal.kind === 'agent' ? principal.agentId : principal.generatorId}`,
     key,
     method: `${method.parent.typeName}/${method.name}`,
     requestHash: createHash('sha256').update(toBinary(method.input, request)).digest(),
   };
 }
 
-function replay<O extends DescMessage>(method: DescMethodUnary<DescMessage, O>, known: Uint8Array, ctx: HandlerContext): MessageShape<O> {
+function replay<O extends DescMessage>(
+  method: DescMethodUnary<DescMessage, O>,
+  known: Uint8Array,
+  ctx: HandlerContext,
+): MessageShape<O> {
   ctx.responseHeader.set('idempotency-replayed', 'true');
   return fromBinary(method.output, known);
 }

@@ -2,7 +2,7 @@ import { BrokkrError } from '#lib/errors.ts';
 import { timestampMs } from '../database.ts';
 
 /** Most rows a list answers at once, and the bound of bare lists. */
-export const MAX_PAGE = 1000;
+const MAX_PAGE = 1000;
 
 /** One page of a list ordered by (created_at, id), newest first. */
 export interface Page {
@@ -14,7 +14,9 @@ export interface Page {
    * Cuts the rows to the page and tells the token of the next one. Without `limit` a longer list than `MAX_PAGE` throws
    * `page_required`, naming the parameters.
    */
-  cut<T extends { readonly created_at: string; readonly id: string }>(rows: readonly T[]): { readonly rows: readonly T[]; readonly nextPageToken: string };
+  cut<T extends { readonly created_at: string; readonly id: string }>(
+    rows: readonly T[],
+  ): { readonly rows: readonly T[]; readonly nextPageToken: string };
 }
 
 /** Reads `limit` and `page_token`. Throws `invalid_page_token`. */
@@ -26,7 +28,11 @@ export function readPage({ limit, pageToken }: { readonly limit: number; readonl
     after: pageToken === '' ? undefined : decodeToken(pageToken),
     cut(rows) {
       if (rows.length <= size) return { rows, nextPageToken: '' };
-      if (!paged) throw new BrokkrError('page_required', `the list has more than ${MAX_PAGE} rows: pass limit (1 to ${MAX_PAGE}) and page_token`);
+      if (!paged)
+        throw new BrokkrError(
+          'page_required',
+          `the list has more than ${MAX_PAGE} rows: pass limit (1 to ${MAX_PAGE}) and page_token`,
+        );
       const kept = rows.slice(0, size);
       const last = kept.at(-1);
       return { rows: kept, nextPageToken: last ? encodeToken(last) : '' };
@@ -50,7 +56,11 @@ function decodeToken(token: string): { readonly createdAt: string; readonly id: 
 
 /** A `timestamptz` as the database prints it. */
 function isTime(value: unknown): value is string {
-  return typeof value === 'string' && /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{1,6})?\+00$/.test(value) && !Number.isNaN(timestampMs(value));
+  return (
+    typeof value === 'string' &&
+    /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{1,6})?\+00$/.test(value) &&
+    !Number.isNaN(timestampMs(value))
+  );
 }
 
 function isId(value: unknown): value is string {

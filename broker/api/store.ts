@@ -67,7 +67,10 @@ export interface Idempotency {
  * Claims the key, or returns the answer given under it before. Waits for a concurrent holder: its row is locked until
  * that transaction ends. Throws `idempotency_key_reused` when the key was used for another request.
  */
-export async function recallAnswer(tx: Queryable, { actor, key, method, requestHash }: Idempotency): Promise<Uint8Array | undefined> {
+export async function recallAnswer(
+  tx: Queryable,
+  { actor, key, method, requestHash }: Idempotency,
+): Promise<Uint8Array | undefined> {
   const claimed = await tx.query(
     `insert into idempotency_key (actor, key, method, request_hash, response) values ($1, $2, $3, $4, '')
      on conflict (actor, key) do nothing returning key`,

@@ -43,7 +43,10 @@ function inField(field: DescField, value: unknown, path: string): Place | undefi
     case 'list':
       return first(value as unknown[], (item, index) => inValue(field.message, item, `${path}[${index}]`));
     case 'map':
-      return first(Object.entries(value as object), ([key, item]) => inText(key, path) ?? inValue(field.message, item, `${path}.${key}`));
+      return first(
+        Object.entries(value as object),
+        ([key, item]) => inText(key, path) ?? inValue(field.message, item, `${path}.${key}`),
+      );
     default:
       return inValue(field.message, value, path);
   }

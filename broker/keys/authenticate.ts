@@ -1,10 +1,10 @@
 import type { Clock } from '#lib/clock.ts';
 import { BrokkrError, errorText } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
+import { hashPak, pakOf } from '#lib/pak.ts';
 import type { Task } from '#lib/run.ts';
 import type { Principal } from '../api/principal.ts';
 import { type Database, timestampMs } from '../database.ts';
-import { hashPak, pakOf } from '#lib/pak.ts';
 import { findKeyByHash, type ResolvedKey, touchKeys } from './store.ts';
 
 /** Settings of the authenticator. */
@@ -36,7 +36,10 @@ export class Authenticator implements Task {
   readonly #cache = new Map<string, Cached>();
   readonly #used = new Set<string>();
 
-  constructor({ db, clock, log }: { readonly db: Database; readonly clock: Clock; readonly log: Logger }, { cacheTtlMs }: AuthenticatorOptions) {
+  constructor(
+    { db, clock, log }: { readonly db: Database; readonly clock: Clock; readonly log: Logger },
+    { cacheTtlMs }: AuthenticatorOptions,
+  ) {
     this.#db = db;
     this.#clock = clock;
     this.#log = log;

@@ -1,12 +1,12 @@
-import { type MessageInitShape } from '@bufbuild/protobuf';
+import type { MessageInitShape } from '@bufbuild/protobuf';
 import { type Timestamp, timestampDate, timestampFromMs } from '@bufbuild/protobuf/wkt';
 import type { ServiceImpl } from '@connectrpc/connect';
 import { BrokkrError } from '#lib/errors.ts';
+import { mintKey } from '#lib/pak.ts';
 import { type CreateKeyRequest, KeyRole, type KeySchema, KeyService } from '#proto/brokkr/v1/keys_pb.js';
 import { type Command, type Pipeline, principalOf } from '../api/command.ts';
 import { readPage } from '../api/page.ts';
 import { timestampMs } from '../database.ts';
-import { mintKey } from '#lib/pak.ts';
 import { insertKey, type KeyRow, listKeys, listTenants, revokeKey, revokeKeys } from './store.ts';
 
 const ROLE_NAMES = { [KeyRole.ADMIN]: 'admin', [KeyRole.AGENT]: 'agent', [KeyRole.GENERATOR]: 'generator' } as const;
@@ -55,7 +55,10 @@ async function createKey(request: CreateKeyRequest, command: Command) {
   const owner = { agent: request.agentId, generator: request.generatorId };
   if (role === undefined) throw new BrokkrError('invalid_key', 'role is not set');
   if ((owner.agent !== undefined) !== (role === 'agent') || (owner.generator !== undefined) !== (role === 'generator')) {
-    throw new BrokkrError('invalid_key', `a key of role ${role} needs ${role === 'admin' ? 'neither agent_id nor generator_id' : `${role}_id and nothing else`}`);
+    throw new BrokkrError(
+      'invalid_key',
+      `a key of role ${role} needs ${role === 'admin' ? 'neither agent_id nor generator_id' : `${role}_id and nothing else`}`,
+    );
   }
   await assertOwner(command, owner);
   await assertFuture(command, request.expiresAt);
@@ -74,11 +77,17 @@ async function createKey(request: CreateKeyRequest, command: Command) {
   return { key: toKey(row), pak: command.dryRun ? '' : minted.pak };
 }
 
-async function assertOwner({ tx }: Command, { agent, generator }: { readonly agent: string | undefined; readonly generator: string | undefined }): Promise<void> {
+async function assertOwner(
+  { tx }: Command,
+  { agent, generator }: { readonly agent: string | undefined; readonly generator: string | undefined },
+): Promise<void> {
   if (agent !== undefined && (await tx.query('select from agent where id = $1 and deleted_at is null', [agent])).length === 0) {
     throw new BrokkrError('agent_not_found', `no agent ${agent}`);
   }
-  if (generator !== undefined && (await tx.query('select from generator where id = $1 and deleted_at is null and not is_system', [generator])).length === 0) {
+  if (
+    generator !== undefined &&
+    (await tx.query('select from generator where id = $1 and deleted_at is null and not is_system', [generator])).length === 0
+  ) {
     throw new BrokkrError('generator_not_found', `no generator ${generator}`);
   }
 }

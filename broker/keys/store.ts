@@ -27,14 +27,24 @@ export interface KeyRow {
   readonly revoked_at: string | null;
 }
 
-const COLUMNS = 'id, role, agent_id, generator_id, name, short_token, read_only, expires_at, last_used_at, created_at, revoked_at';
+const COLUMNS =
+  'id, role, agent_id, generator_id, name, short_token, read_only, expires_at, last_used_at, created_at, revoked_at';
 
 /** Stores a key and returns its row. */
 export async function insertKey(tx: Queryable, key: NewKey): Promise<KeyRow> {
   const [row] = await tx.query<KeyRow>(
     `insert into api_key (role, agent_id, generator_id, name, hash, short_token, read_only, expires_at)
      values ($1, $2, $3, $4, $5, $6, $7, $8) returning ${COLUMNS}`,
-    [key.role, key.agentId ?? null, key.generatorId ?? null, key.name, key.hash, key.shortToken, key.readOnly ?? false, key.expiresAt ?? null],
+    [
+      key.role,
+      key.agentId ?? null,
+      key.generatorId ?? null,
+      key.name,
+      key.hash,
+      key.shortToken,
+      key.readOnly ?? false,
+      key.expiresAt ?? null,
+    ],
   );
   if (!row) throw new Error('insert returned no row');
   return row;
@@ -47,23 +57,38 @@ export type KeyOwner = { readonly agentId: string } | { readonly generatorId: st
  * Ends all working keys of an identity now, or lets them expire after a grace. Call before inserting the new one.
  * Returns how many there were.
  */
-export async function revokeKeys(tx: Queryable, owner: KeyOwner, { graceSeconds = 0 }: { readonly graceSeconds?: number } = {}): Promise<number> {
+export async function revokeKeys(
+  tx: Queryable,
+  owner: KeyOwner,
+  { graceSeconds = 0 }: { readonly graceSeconds?: number } = {},
+): Promise<number> {
   const where = 'agentId' in owner ? 'agent_id = $1' : 'generatorId' in owner ? 'generator_id = $1' : 'role = $1';
   const value = 'agentId' in owner ? owner.agentId : 'generatorId' in owner ? owner.generatorId : owner.role;
   const set =
-    graceSeconds > 0 ? `expires_at = least(coalesce(expires_at, 'infinity'), now() + make_interval(secs => $2))` : 'revoked_at = now() + make_interval(secs => $2)';
-  const rows = await tx.query(`update api_key set ${set} where ${where} and revoked_at is null returning id`, [value, graceSeconds]);
+    graceSeconds > 0
+      ? `expires_at = least(coalesce(expires_at, 'infinity'), now() + make_interval(secs => $2))`
+      : 'revoked_at = now() + make_interval(secs => $2)';
+  const rows = await tx.query(`update api_key set ${set} where ${where} and revoked_at is null returning id`, [
+    value,
+    graceSeconds,
+  ]);
   return rows.length;
 }
 
 /** Revokes one key and returns it; undefined when there is none that works. */
 export async function revokeKey(tx: Queryable, id: string): Promise<KeyRow | undefined> {
-  const rows = await tx.query<KeyRow>(`update api_key set revoked_at = now() where id = $1 and revoked_at is null returning ${COLUMNS}`, [id]);
+  const rows = await tx.query<KeyRow>(
+    `update api_key set revoked_at = now() where id = $1 and revoked_at is null returning ${COLUMNS}`,
+    [id],
+  );
   return rows[0];
 }
 
 /** Keys, newest first. */
-export async function listKeys(tx: Queryable, { fetch, after }: { readonly fetch: number; readonly after: { readonly createdAt: string; readonly id: string } | undefined }): Promise<KeyRow[]> {
+export async function listKeys(
+  tx: Queryable,
+  { fetch, after }: { readonly fetch: number; readonly after: { readonly createdAt: string; readonly id: string } | undefined },
+): Promise<KeyRow[]> {
   return await tx.query<KeyRow>(
     `select ${COLUMNS} from api_key
      where $2::timestamptz is null or (created_at, id) < ($2, $3)

@@ -9,7 +9,17 @@ import { collectBlobs, forgetAnswers, forgetReplicas } from './store.ts';
 const INTERVAL_MS = 3_600_000;
 
 /** What only costs space is removed here, once an hour by one replica: answers to repeated requests, unreferenced content. */
-export function createMaintenance({ db, clock, log, random }: { readonly db: Database; readonly clock: Clock; readonly log: Logger; readonly random: () => number }): Task {
+export function createMaintenance({
+  db,
+  clock,
+  log,
+  random,
+}: {
+  readonly db: Database;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly random: () => number;
+}): Task {
   return {
     name: 'maintenance',
     async run(signal) {

@@ -1,4 +1,4 @@
-import { type MessageInitShape } from '@bufbuild/protobuf';
+import type { MessageInitShape } from '@bufbuild/protobuf';
 import { BrokkrError } from '#lib/errors.ts';
 import type { FetchBlobsRequest, FetchBlobsResponseSchema } from '#proto/brokkr/v1/sync_pb.js';
 import type { Database } from '../database.ts';
@@ -29,7 +29,11 @@ export class Blobs {
     const allowed = await mayFetch(this.#db, agentId, stackId, generation);
     const head = allowed ? await this.#heads.find(stackId, generation) : undefined;
     const foreign = head && digests.find((digest) => !head.digests.has(hex(digest)));
-    if (!head || foreign) throw new BrokkrError('blob_not_found', `generation ${generation} of stack ${stackId} ${head ? `has no content ${hex(foreign ?? new Uint8Array())}` : 'is not assigned to this agent'}`);
+    if (!head || foreign)
+      throw new BrokkrError(
+        'blob_not_found',
+        `generation ${generation} of stack ${stackId} ${head ? `has no content ${hex(foreign ?? new Uint8Array())}` : 'is not assigned to this agent'}`,
+      );
     let from = Number(offset);
     for (let index = 0; index < digests.length; index += READ_AHEAD) {
       const wanted = digests.slice(index, index + READ_AHEAD);

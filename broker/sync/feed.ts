@@ -60,10 +60,14 @@ export class ChangeFeed implements Task {
   async run(signal: AbortSignal): Promise<void> {
     const { db, log } = this.#deps;
     const listening = db
-      .listen(CHANNEL, () => {
-        this.#hurry = RETRY_MS.length;
-        this.#wakeup.wake();
-      }, signal)
+      .listen(
+        CHANNEL,
+        () => {
+          this.#hurry = RETRY_MS.length;
+          this.#wakeup.wake();
+        },
+        signal,
+      )
       .catch((error: unknown) => {
         if (!signal.aborted) throw error;
       });
@@ -88,7 +92,9 @@ export class ChangeFeed implements Task {
     const last = changes.at(-1);
     if (!last) return 0;
     for (const subscriber of this.#subscribers) {
-      await subscriber(changes).catch((error: unknown) => this.#deps.log.error({ error: errorText(error) }, 'a change could not be handed on'));
+      await subscriber(changes).catch((error: unknown) =>
+        this.#deps.log.error({ error: errorText(error) }, 'a change could not be handed on'),
+      );
     }
     this.#position = last;
     return changes.length;

@@ -1,6 +1,15 @@
 import { createValidator } from '@bufbuild/protovalidate';
 import { BrokkrError } from '#lib/errors.ts';
-import { type AgentMessage, type AttemptEvent, type EventBatch, type Hello, HelloSchema, type Ping, type StackHealth, type StackStatus } from '#proto/brokkr/v1/sync_pb.js';
+import {
+  type AgentMessage,
+  type AttemptEvent,
+  type EventBatch,
+  type Hello,
+  HelloSchema,
+  type Ping,
+  type StackHealth,
+  type StackStatus,
+} from '#proto/brokkr/v1/sync_pb.js';
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 const INT4 = 2 ** 31 - 1;
@@ -22,7 +31,14 @@ const validator = createValidator();
 export function assertHello(hello: Hello): void {
   const { kind, violations } = validator.validate(HelloSchema, hello);
   if (kind !== 'valid') refuse('hello', violations?.map(({ message }) => message).join('; ') ?? 'it cannot be checked');
-  const texts = [hello.installId, hello.clusterUid, hello.processId, hello.agentVersion, hello.resume?.bootId ?? '', hello.facts?.kubernetesVersion ?? ''];
+  const texts = [
+    hello.installId,
+    hello.clusterUid,
+    hello.processId,
+    hello.agentVersion,
+    hello.resume?.bootId ?? '',
+    hello.facts?.kubernetesVersion ?? '',
+  ];
   const pairs = Object.entries(hello.facts?.capabilities ?? {}).flat();
   if ([...texts, ...pairs].some((text) => text.includes('\0'))) refuse('hello', 'a text has a null character');
 }
@@ -45,7 +61,8 @@ export function assertFrame({ body }: AgentMessage): void {
       return assertEvents(body.value);
     case 'bucketEntries':
       assertCount('bucket_entries.buckets', body.value.buckets.length, MAX_BUCKETS);
-      if (body.value.buckets.some((bucket) => bucket >= MAX_BUCKETS)) refuse('bucket_entries.buckets', `buckets are 0 to ${MAX_BUCKETS - 1}`);
+      if (body.value.buckets.some((bucket) => bucket >= MAX_BUCKETS))
+        refuse('bucket_entries.buckets', `buckets are 0 to ${MAX_BUCKETS - 1}`);
       return body.value.entries.forEach(({ stackId, manifestDigest }, index) => {
         assertId(`bucket_entries.entries[${index}].stack_id`, stackId);
         assertDigest(`bucket_entries.entries[${index}].manifest_digest`, manifestDigest);
@@ -103,11 +120,13 @@ function assertId(field: string, id: string): void {
 }
 
 function assertText(field: string, text: string, most: number): void {
-  if (text === '' || text.length > most || text.includes('\0')) refuse(field, `must have 1 to ${most} characters, none of them null`);
+  if (text === '' || text.length > most || text.includes('\0'))
+    refuse(field, `must have 1 to ${most} characters, none of them null`);
 }
 
 function assertDigest(field: string, digest: Uint8Array): void {
-  if (digest.length !== 0 && digest.length !== DIGEST_BYTES) refuse(field, `a digest has ${DIGEST_BYTES} bytes, not ${digest.length}`);
+  if (digest.length !== 0 && digest.length !== DIGEST_BYTES)
+    refuse(field, `a digest has ${DIGEST_BYTES} bytes, not ${digest.length}`);
 }
 
 function assertInt4(field: string, value: number): void {

@@ -1,6 +1,6 @@
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
-import { type Manifest, type ManifestEntry, ManifestSchema, ApplyOptionsSchema } from '#proto/brokkr/v1/content_pb.js';
+import { ApplyOptionsSchema, type Manifest, type ManifestEntry, ManifestSchema } from '#proto/brokkr/v1/content_pb.js';
 import { type Blob, BlobSchema, BrokerMessageSchema, type Upsert, UpsertSchema } from '#proto/brokkr/v1/sync_pb.js';
 import { type Database, timestampMs } from '../database.ts';
 import type { BlobStore } from '../stacks/blobs.ts';
@@ -112,7 +112,13 @@ export class Heads {
       return !old || !sameEntry(old, entry);
     });
     if (upserts.length > manifest.entries.length / 2) return undefined;
-    const removals = [...before.values()].map(({ group, version, kind, namespace, name }) => ({ group, version, kind, namespace, name }));
+    const removals = [...before.values()].map(({ group, version, kind, namespace, name }) => ({
+      group,
+      version,
+      kind,
+      namespace,
+      name,
+    }));
     const delta = create(UpsertSchema, { delta: { baseDigest: base, upserts, removals } });
     return toBinary(UpsertSchema, delta).length <= MAX_INLINE_BYTES ? delta.delta : undefined;
   }

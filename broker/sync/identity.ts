@@ -22,15 +22,21 @@ const MAX_SUPERSEDED = 16;
 export function assertIdentity(last: SessionRow | undefined, hello: Hello): IdentityVerdict {
   if (!last) return { kind: 'accepted', superseded: [] };
   const idleMs = last.idle_ms ?? Number.POSITIVE_INFINITY;
-  if (last.cluster_uid !== hello.clusterUid && (idleMs < CLUSTER_HOLD_MS) && last.process_id !== hello.processId) {
-    const error = new BrokkrError('duplicate_identity', 'this key is in use on another cluster: give each cluster an agent of its own', {
-      details: { retry_after_ms: 300_000 },
-    });
+  if (last.cluster_uid !== hello.clusterUid && idleMs < CLUSTER_HOLD_MS && last.process_id !== hello.processId) {
+    const error = new BrokkrError(
+      'duplicate_identity',
+      'this key is in use on another cluster: give each cluster an agent of its own',
+      {
+        details: { retry_after_ms: 300_000 },
+      },
+    );
     return { kind: 'refused', error, audit: true };
   }
   if (last.process_id === hello.processId) return { kind: 'accepted', superseded: last.superseded };
   if (last.superseded.includes(hello.processId) && last.live && idleMs < SUCCESSOR_HOLD_MS) {
-    const error = new BrokkrError('superseded', 'a newer process of this agent has the session', { details: { retry_after_ms: 60_000 } });
+    const error = new BrokkrError('superseded', 'a newer process of this agent has the session', {
+      details: { retry_after_ms: 60_000 },
+    });
     return { kind: 'refused', error, audit: false };
   }
   const superseded = last.superseded.filter((id) => id !== hello.processId);

@@ -160,7 +160,9 @@ export async function insertEvents(tx: Queryable, groups: readonly EventGroup[])
      where (c.agent_id, c.boot_id) in (select * from unnest($1::uuid[], $2::text[])) order by c.agent_id, c.boot_id for update of c`,
     keys,
   );
-  const known = new Map(cursors.map((row) => [`${row.agent_id}/${row.boot_id}`, { through: BigInt(row.through_seq), epoch: BigInt(row.epoch) }]));
+  const known = new Map(
+    cursors.map((row) => [`${row.agent_id}/${row.boot_id}`, { through: BigInt(row.through_seq), epoch: BigInt(row.epoch) }]),
+  );
   const fresh: { readonly agentId: string; readonly event: EventInsert }[] = [];
   const answers = groups.map((group) => {
     const cursor = known.get(`${group.agentId}/${group.bootId}`);
@@ -183,7 +185,10 @@ export async function insertEvents(tx: Queryable, groups: readonly EventGroup[])
   return answers;
 }
 
-async function storeEvents(tx: Queryable, rows: readonly { readonly agentId: string; readonly event: EventInsert }[]): Promise<void> {
+async function storeEvents(
+  tx: Queryable,
+  rows: readonly { readonly agentId: string; readonly event: EventInsert }[],
+): Promise<void> {
   await tx.query(
     `insert into agent_event (agent_id, stack_id, deployment_object_id, generation, attempt_id, event_type, status, message, objects, counts, duration_ms, occurred_at)
      select distinct on (u.agent_id, u.attempt_id) u.agent_id, k.id, o.id, u.generation, u.attempt_id, u.event_type, u.status, u.message, u.objects, u.counts::jsonb, u.duration, u.at

@@ -8,7 +8,14 @@ import { Wakeup } from '#lib/signal.ts';
 import { Health, type ObjectStatus, Phase } from '#proto/brokkr/v1/content_pb.js';
 import { type AttemptEvent, type StackHealth, type StackStatus, StackStatusSchema } from '#proto/brokkr/v1/sync_pb.js';
 import type { Database } from '../database.ts';
-import { type EventInsert, type HealthUpsert, insertEvents, type StatusUpdate, updateStatuses, upsertHealth } from './ingest-store.ts';
+import {
+  type EventInsert,
+  type HealthUpsert,
+  insertEvents,
+  type StatusUpdate,
+  updateStatuses,
+  upsertHealth,
+} from './ingest-store.ts';
 
 /** What the ingestion path needs. `changed` is told the stacks whose status was stored. */
 export interface IngestDeps {
@@ -49,7 +56,7 @@ export class Ingest implements Task {
   readonly #wakeup = new Wakeup();
   #statuses = new Map<string, StatusUpdate>();
   #health = new Map<string, HealthUpsert>();
-  #events: PendingEvents[] = [];
+  readonly #events: PendingEvents[] = [];
   #pendingEvents = 0;
 
   constructor(deps: IngestDeps) {
@@ -65,7 +72,8 @@ export class Ingest implements Task {
   /** Takes the health of stacks; replaces what waits for the same deployment object. */
   health(reporter: Reporter, items: readonly StackHealth[]): void {
     for (const item of items) {
-      if (item.deploymentObjectId !== '') this.#health.set(`${reporter.agentId}/${item.deploymentObjectId}`, toHealth(reporter, item));
+      if (item.deploymentObjectId !== '')
+        this.#health.set(`${reporter.agentId}/${item.deploymentObjectId}`, toHealth(reporter, item));
     }
     this.#wakeup.wake();
   }
@@ -75,7 +83,8 @@ export class Ingest implements Task {
    * with `too_many_requests` when too much waits.
    */
   async events(reporter: Reporter, bootId: string, events: readonly AttemptEvent[]): Promise<bigint | undefined> {
-    if (this.#pendingEvents + events.length > MAX_PENDING_EVENTS) throw new BrokkrError('too_many_requests', `${MAX_PENDING_EVENTS} events are waiting to be stored`);
+    if (this.#pendingEvents + events.length > MAX_PENDING_EVENTS)
+      throw new BrokkrError('too_many_requests', `${MAX_PENDING_EVENTS} events are waiting to be stored`);
     const settled = Promise.withResolvers<bigint | undefined>();
     this.#pendingEvents += events.length;
     this.#events.push({ reporter, bootId, events, settled });
@@ -141,7 +150,9 @@ export class Ingest implements Task {
     const { reporter, bootId, events, settled } = pending;
     this.#pendingEvents -= events.length;
     try {
-      const [through] = await this.#deps.db.transaction((tx) => insertEvents(tx, [{ ...reporter, bootId, events: events.map((event) => toInsert(event)) }]));
+      const [through] = await this.#deps.db.transaction((tx) =>
+        insertEvents(tx, [{ ...reporter, bootId, events: events.map((event) => toInsert(event)) }]),
+      );
       settled.resolve(through);
     } catch (error) {
       settled.reject(error);
@@ -178,13 +189,19 @@ export class Ingest implements Task {
 
   /** A set that can never be stored must not be tried for ever; agents repeat their state with the next report. */
   #dropReports(what: 'status' | 'health', keys: readonly string[], error: unknown): void {
-    this.#deps.log.error({ what, reports: keys.length, first: keys[0], error: errorText(error) }, 'reports cannot be stored and are dropped');
+    this.#deps.log.error(
+      { what, reports: keys.length, first: keys[0], error: errorText(error) },
+      'reports cannot be stored and are dropped',
+    );
   }
 }
 
 /** True when the same statement may succeed later. */
 function isPassing(error: unknown): boolean {
-  return error instanceof BrokkrError && (error.code === 'database_unavailable' || error.code === 'unavailable' || error.code === 'deadline_exceeded');
+  return (
+    error instanceof BrokkrError &&
+    (error.code === 'database_unavailable' || error.code === 'unavailable' || error.code === 'deadline_exceeded')
+  );
 }
 
 const PHASES: Readonly<Record<Phase, string>> = {

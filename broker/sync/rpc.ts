@@ -66,10 +66,15 @@ export function syncService(deps: SyncServiceDeps): ServiceImpl<typeof AgentSync
   };
 }
 
-async function* streamSession({ sync }: SyncServiceDeps, messages: AsyncIterable<AgentMessage>, ctx: HandlerContext): AsyncGenerator<BrokerMessage> {
+async function* streamSession(
+  { sync }: SyncServiceDeps,
+  messages: AsyncIterable<AgentMessage>,
+  ctx: HandlerContext,
+): AsyncGenerator<BrokerMessage> {
   const input = messages[Symbol.asyncIterator]();
   const first = await input.next();
-  if (first.done || first.value.body.case !== 'hello') throw new BrokkrError('protocol_violation', 'the first frame is not hello');
+  if (first.done || first.value.body.case !== 'hello')
+    throw new BrokkrError('protocol_violation', 'the first frame is not hello');
   const session = await sync.open(principalOf(ctx), first.value.body.value, 'stream');
   session.took(first.value);
   const over = AbortSignal.any([session.signal, ctx.signal]);
@@ -99,7 +104,9 @@ async function readAll(sync: Sync, session: AgentSession, input: AsyncIterator<A
 }
 
 async function poll({ sync, clock, stopping }: SyncServiceDeps, request: PollRequest, ctx: HandlerContext) {
-  const session = request.hello ? await sync.open(principalOf(ctx), request.hello, 'poll') : sync.find(agentId(ctx), request.sessionToken, request.epoch);
+  const session = request.hello
+    ? await sync.open(principalOf(ctx), request.hello, 'poll')
+    : sync.find(agentId(ctx), request.sessionToken, request.epoch);
   for (const message of request.messages) await sync.receive(session, message);
   session.took({ seq: 0n, ack: request.ack });
   sync.seen(session);

@@ -17,8 +17,19 @@ import type { Position } from './store.ts';
 
 /** What an agent should have of one stack. */
 export type Desired =
-  | { readonly kind: 'entry'; readonly generation: bigint; readonly manifestDigest: Uint8Array; readonly optionsDigest: Uint8Array }
-  | { readonly kind: 'tombstone'; readonly generation: bigint; readonly stackName: string; readonly policy: 'delete' | 'orphan' | 'delete_and_wait'; readonly approved: boolean };
+  | {
+      readonly kind: 'entry';
+      readonly generation: bigint;
+      readonly manifestDigest: Uint8Array;
+      readonly optionsDigest: Uint8Array;
+    }
+  | {
+      readonly kind: 'tombstone';
+      readonly generation: bigint;
+      readonly stackName: string;
+      readonly policy: 'delete' | 'orphan' | 'delete_and_wait';
+      readonly approved: boolean;
+    };
 
 /** A frame ready to be sent: `BrokerMessage` bytes. */
 export interface Frame {
@@ -41,7 +52,11 @@ export interface SessionOptions {
 
 type Body = NonNullable<MessageInitShape<typeof BrokerMessageSchema>['body']>;
 
-const POLICIES = { delete: DeletionPolicy.DELETE, orphan: DeletionPolicy.ORPHAN, delete_and_wait: DeletionPolicy.DELETE_AND_WAIT } as const;
+const POLICIES = {
+  delete: DeletionPolicy.DELETE,
+  orphan: DeletionPolicy.ORPHAN,
+  delete_and_wait: DeletionPolicy.DELETE_AND_WAIT,
+} as const;
 /** Control frames waiting; beyond it the peer asks faster than it reads. */
 const MAX_CONTROL = 64;
 
@@ -146,9 +161,14 @@ export class AgentSession {
   }
 
   /** Queues Welcome and what follows it: nothing when the root digests are equal, else a listing or the buckets. */
-  welcome(held: { readonly rootDigest: Uint8Array; readonly entries: number }, position: Position, make: (mode: SyncMode) => MessageInitShape<typeof WelcomeSchema>): void {
+  welcome(
+    held: { readonly rootDigest: Uint8Array; readonly entries: number },
+    position: Position,
+    make: (mode: SyncMode) => MessageInitShape<typeof WelcomeSchema>,
+  ): void {
     this.#position = position;
-    const same = held.entries === this.#desired.size && (held.entries === 0 || Buffer.compare(held.rootDigest, this.#root.root()) === 0);
+    const same =
+      held.entries === this.#desired.size && (held.entries === 0 || Buffer.compare(held.rootDigest, this.#root.root()) === 0);
     const mode = same ? SyncMode.UP_TO_DATE : held.entries === 0 ? SyncMode.SNAPSHOT : SyncMode.BUCKETS;
     this.#push({ case: 'welcome', value: make(mode) });
     this.#open = true;
@@ -260,7 +280,9 @@ export class AgentSession {
     const control = this.#control.shift();
     if (control) return this.#frame(toBinary(BrokerMessageSchema, create(BrokerMessageSchema, { body: control })));
     if (this.#goAway) {
-      const frame = this.#frame(toBinary(BrokerMessageSchema, create(BrokerMessageSchema, { body: { case: 'goAway', value: this.#goAway } })));
+      const frame = this.#frame(
+        toBinary(BrokerMessageSchema, create(BrokerMessageSchema, { body: { case: 'goAway', value: this.#goAway } })),
+      );
       this.end('told to go away');
       return frame;
     }
@@ -272,9 +294,7 @@ export class AgentSession {
     }
     if (this.#listing !== 'sending') return undefined;
     this.#listing = 'none';
-    return this.#frame(
-      encode({ case: 'snapshotEnd', value: { rootDigest: this.#root.root(), revision: this.#position } }),
-    );
+    return this.#frame(encode({ case: 'snapshotEnd', value: { rootDigest: this.#root.root(), revision: this.#position } }));
   }
 
   async #stackFrame(stackId: string): Promise<Uint8Array | undefined> {
@@ -282,7 +302,10 @@ export class AgentSession {
     if (!desired) return undefined;
     if (desired.kind === 'tombstone') {
       const { generation, stackName, policy, approved } = desired;
-      return encode({ case: 'tombstone', value: { stackId, stackName, generation, policy: POLICIES[policy], approved, revision: this.#position } });
+      return encode({
+        case: 'tombstone',
+        value: { stackId, stackName, generation, policy: POLICIES[policy], approved, revision: this.#position },
+      });
     }
     const head = await this.#heads.find(stackId, desired.generation);
     if (!head) return undefined;

@@ -46,7 +46,12 @@ export async function readChanges(tx: Queryable, after: Position, limit: number)
      order by xid, seq limit $3`,
     [after.xid.toString(), after.seq.toString(), limit],
   );
-  return rows.map((row) => ({ ...position(row), kind: row.kind, stackId: row.stack_id ?? undefined, agentId: row.agent_id ?? undefined }));
+  return rows.map((row) => ({
+    ...position(row),
+    kind: row.kind,
+    stackId: row.stack_id ?? undefined,
+    agentId: row.agent_id ?? undefined,
+  }));
 }
 
 /** True when this very row is in the change log: the same history. */
@@ -67,14 +72,18 @@ export interface BrokerState {
 
 /** Reads the history. */
 export async function readBrokerState(tx: Queryable): Promise<BrokerState> {
-  const [row] = await tx.query<{ incarnation: string; held: boolean }>('select incarnation, deletions_held_since is not null as held from broker_state');
+  const [row] = await tx.query<{ incarnation: string; held: boolean }>(
+    'select incarnation, deletions_held_since is not null as held from broker_state',
+  );
   if (!row) throw new Error('broker_state is empty');
   return { incarnation: row.incarnation, deletionsHeld: row.held };
 }
 
 /** Starts another incarnation and holds deletions, unless somebody else did so before. */
 export async function forkHistory(tx: Queryable, incarnation: string): Promise<void> {
-  await tx.query(`update broker_state set incarnation = gen_random_uuid(), deletions_held_since = now() where incarnation = $1`, [incarnation]);
+  await tx.query(`update broker_state set incarnation = gen_random_uuid(), deletions_held_since = now() where incarnation = $1`, [
+    incarnation,
+  ]);
   await tx.query(`insert into change_log (kind) values ('broker')`);
 }
 
@@ -97,7 +106,9 @@ export interface AgentRow {
 
 /** Agents by id, deleted ones included. */
 export async function findAgents(tx: Queryable, ids: readonly string[]): Promise<AgentRow[]> {
-  return await tx.query<AgentRow>(`select id, name, status, deleted_at is not null as deleted from agent where id = any($1)`, [ids]);
+  return await tx.query<AgentRow>(`select id, name, status, deleted_at is not null as deleted from agent where id = any($1)`, [
+    ids,
+  ]);
 }
 
 /** Keys among `ids` that no longer work. */
@@ -123,7 +134,9 @@ export interface SessionRow {
 
 /** Reads and locks the agent's session row until the transaction ends; undefined before the first session. */
 export async function lockSession(tx: Queryable, agentId: string): Promise<SessionRow | undefined> {
-  await tx.query(`insert into agent_session (agent_id, epoch, closed_at) values ($1, 0, now()) on conflict do nothing`, [agentId]);
+  await tx.query(`insert into agent_session (agent_id, epoch, closed_at) values ($1, 0, now()) on conflict do nothing`, [
+    agentId,
+  ]);
   const [row] = await tx.query<SessionRow>(
     `select epoch, cluster_uid, process_id, superseded, closed_at is null as live,
        (extract(epoch from now() - last_seen_at) * 1000)::float8 as idle_ms
@@ -154,7 +167,16 @@ export async function beginSession(tx: Queryable, session: NewSession): Promise<
     `update agent_session set epoch = epoch + 1, replica_id = $2, install_id = $3, cluster_uid = $4, process_id = $5, superseded = $6,
        transport = $7, key_id = $8, connected_at = now(), last_seen_at = now(), closed_at = null
      where agent_id = $1 returning epoch`,
-    [session.agentId, session.replicaId, session.installId, session.clusterUid, session.processId, session.superseded, session.transport, session.keyId],
+    [
+      session.agentId,
+      session.replicaId,
+      session.installId,
+      session.clusterUid,
+      session.processId,
+      session.superseded,
+      session.transport,
+      session.keyId,
+    ],
   );
   await tx.query(
     `update agent set last_heartbeat = now(), cluster_uid = $2, cluster_seen_at = now(), agent_version = $3, kubernetes_version = $4, capabilities = $5 where id = $1`,
@@ -165,7 +187,10 @@ export async function beginSession(tx: Queryable, session: NewSession): Promise<
 }
 
 /** Marks sessions as over, unless a newer epoch has begun. */
-export async function endSessions(tx: Queryable, sessions: readonly { readonly agentId: string; readonly epoch: bigint }[]): Promise<void> {
+export async function endSessions(
+  tx: Queryable,
+  sessions: readonly { readonly agentId: string; readonly epoch: bigint }[],
+): Promise<void> {
   await tx.query(
     `update agent_session s set closed_at = now(), last_seen_at = now() from unnest($1::uuid[], $2::bigint[]) u(agent_id, epoch)
      where s.agent_id = u.agent_id and s.epoch = u.epoch and s.closed_at is null`,
@@ -193,7 +218,12 @@ export async function touchSessions(tx: Queryable, beats: readonly Heartbeat[]):
        k8s_reachable = coalesce(b.reachable, a.k8s_reachable), k8s_api_latency_ms = coalesce(b.latency, a.k8s_api_latency_ms),
        k8s_reported_at = case when b.reachable is null then a.k8s_reported_at else now() end
      from alive join beat b using (agent_id) where a.id = alive.agent_id returning a.id as agent_id`,
-    [beats.map((b) => b.agentId), beats.map((b) => b.epoch.toString()), beats.map((b) => b.reachable ?? null), beats.map((b) => b.latencyMs ?? null)],
+    [
+      beats.map((b) => b.agentId),
+      beats.map((b) => b.epoch.toString()),
+      beats.map((b) => b.reachable ?? null),
+      beats.map((b) => b.latencyMs ?? null),
+    ],
   );
   return new Set(rows.map((row) => row.agent_id));
 }
@@ -208,7 +238,11 @@ export interface DeliveryRow {
 }
 
 /** All delivery rows of the agents, or those of some stacks. */
-export async function listDeliveries(tx: Queryable, agentIds: readonly string[] | undefined, stackIds?: readonly string[]): Promise<DeliveryRow[]> {
+export async function listDeliveries(
+  tx: Queryable,
+  agentIds: readonly string[] | undefined,
+  stackIds?: readonly string[],
+): Promise<DeliveryRow[]> {
   return await tx.query<DeliveryRow>(
     `select agent_id, stack_id, desired, received_generation, received_manifest_digest from delivery
      where ($1::uuid[] is null or agent_id = any($1)) and ($2::uuid[] is null or stack_id = any($2))`,
@@ -285,7 +319,10 @@ export async function findHead(tx: Queryable, stackId: string, generation: bigin
 
 /** The manifest with this digest that the stack had. */
 export async function findManifest(tx: Queryable, stackId: string, digest: Uint8Array): Promise<Buffer | undefined> {
-  const rows = await tx.query<{ manifest: Buffer }>('select manifest from deployment_object where stack_id = $1 and manifest_digest = $2 limit 1', [stackId, digest]);
+  const rows = await tx.query<{ manifest: Buffer }>(
+    'select manifest from deployment_object where stack_id = $1 and manifest_digest = $2 limit 1',
+    [stackId, digest],
+  );
   return rows[0]?.manifest;
 }
 
@@ -302,7 +339,10 @@ export async function mayFetch(tx: Queryable, agentId: string, stackId: string, 
 
 /** Highest event number stored of the agent's run. */
 export async function readEventCursor(tx: Queryable, agentId: string, bootId: string): Promise<bigint> {
-  const [row] = await tx.query<{ through_seq: string }>('select through_seq from event_cursor where agent_id = $1 and boot_id = $2', [agentId, bootId]);
+  const [row] = await tx.query<{ through_seq: string }>(
+    'select through_seq from event_cursor where agent_id = $1 and boot_id = $2',
+    [agentId, bootId],
+  );
   return BigInt(row?.through_seq ?? 0);
 }
 

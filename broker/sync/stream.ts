@@ -50,9 +50,11 @@ class SessionStream {
   take(payload: Uint8Array): void {
     const message = decode(payload);
     if (!this.#session && this.#inbound.length === 0 && message.body.case === 'hello') this.#opened.resolve(message);
-    else if (this.#inbound.length >= MAX_INBOUND) throw new BrokkrError('slow_consumer', `more than ${MAX_INBOUND} frames wait to be taken`);
+    else if (this.#inbound.length >= MAX_INBOUND)
+      throw new BrokkrError('slow_consumer', `more than ${MAX_INBOUND} frames wait to be taken`);
     else this.#inbound.push(message);
-    if (!this.#session && message.body.case !== 'hello' && this.#inbound.length === 1) this.#opened.reject(new BrokkrError('protocol_violation', 'the first frame is not hello'));
+    if (!this.#session && message.body.case !== 'hello' && this.#inbound.length === 1)
+      this.#opened.reject(new BrokkrError('protocol_violation', 'the first frame is not hello'));
     void this.#drain();
   }
 

@@ -1,10 +1,11 @@
 import { beforeAll, describe, expect, it } from 'vitest';
-import { connectAgent, hello } from '../../test/agent-client.ts';
-import { type InProcessBroker, startInProcessBroker } from '../../test/in-process-broker.ts';
 import { Phase } from '#proto/brokkr/v1/content_pb.js';
 import { GoAwayReason, SyncMode } from '#proto/brokkr/v1/sync_pb.js';
+import { connectAgent, hello } from '../../test/agent-client.ts';
+import { type InProcessBroker, startInProcessBroker } from '../../test/in-process-broker.ts';
 
-const config = (name: string, value = '1') => `apiVersion: v1\nkind: ConfigMap\nmetadata: {name: ${name}}\ndata: {key: "${value}"}\n`;
+const config = (name: string, value = '1') =>
+  `apiVersion: v1\nkind: ConfigMap\nmetadata: {name: ${name}}\ndata: {key: "${value}"}\n`;
 let broker: InProcessBroker;
 let serial = 0;
 const unique = (prefix: string) => `${prefix}-${++serial}`;
@@ -49,7 +50,14 @@ describe('a session', () => {
     using client = connectAgent(broker.url, agent.pak);
     client.send(hello());
     const first = await client.take('upsert');
-    client.send({ case: 'status', value: { items: [{ stackId: stack.id, receivedGeneration: 1n, receivedManifestDigest: first.manifestDigest, phase: Phase.RECEIVED }] } });
+    client.send({
+      case: 'status',
+      value: {
+        items: [
+          { stackId: stack.id, receivedGeneration: 1n, receivedManifestDigest: first.manifestDigest, phase: Phase.RECEIVED },
+        ],
+      },
+    });
     await client.take('snapshotEnd');
     const since = performance.now();
     await broker.publish(name, documents.replace('name: c7}\ndata: {key: "1"}', 'name: c7}\ndata: {key: "2"}'), [label]);
@@ -138,7 +146,13 @@ describe('a session', () => {
     using back = connectAgent(broker.url, agent.pak);
     back.send(hello({ resume: { rootDigest: first.held.root(), entries: 1 } }));
     await back.take('buckets');
-    back.send({ case: 'bucketEntries', value: { buckets: Array.from({ length: 256 }, (_, index) => index), entries: [{ stackId: stack.id, generation: 1n, digest: first.held.get(stack.id) ?? new Uint8Array() }] } });
+    back.send({
+      case: 'bucketEntries',
+      value: {
+        buckets: Array.from({ length: 256 }, (_, index) => index),
+        entries: [{ stackId: stack.id, generation: 1n, digest: first.held.get(stack.id) ?? new Uint8Array() }],
+      },
+    });
     expect(await back.take('tombstone')).toMatchObject({ stackId: stack.id, approved: true });
   });
 });
@@ -166,7 +180,10 @@ describe('identity', () => {
     using second = connectAgent(broker.url, agent.pak);
     second.send(hello({ clusterUid: 'cluster-2', processId: 'process-2' }));
     expect(await second.ended).toMatchObject({ code: 9, details: expect.stringContaining('another cluster') });
-    const { body } = await broker.api<{ logs: unknown[] }>('GET', `/api/v1/admin/audit-logs?action=agent.duplicate_identity&resource_id=${agent.id}`);
+    const { body } = await broker.api<{ logs: unknown[] }>(
+      'GET',
+      `/api/v1/admin/audit-logs?action=agent.duplicate_identity&resource_id=${agent.id}`,
+    );
     expect(body.logs).toHaveLength(1);
   });
 
@@ -210,7 +227,13 @@ describe('events', () => {
     using client = connectAgent(broker.url, agent.pak);
     client.send(hello());
     await client.take('welcome');
-    const event = (seq: bigint, attempt: string) => ({ seq, attemptId: attempt, eventType: 'APPLY', success: true, message: 'done' });
+    const event = (seq: bigint, attempt: string) => ({
+      seq,
+      attemptId: attempt,
+      eventType: 'APPLY',
+      success: true,
+      message: 'done',
+    });
     client.send({ case: 'events', value: { bootId: 'boot', events: [event(1n, 'a'), event(2n, 'b')] } });
     expect(await client.take('eventsAck')).toMatchObject({ bootId: 'boot', through: 2n });
     client.send({ case: 'events', value: { bootId: 'boot', events: [event(2n, 'b'), event(3n, 'c')] } });

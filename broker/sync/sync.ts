@@ -17,8 +17,8 @@ import {
   type SessionConfig,
   SessionConfigSchema,
 } from '#proto/brokkr/v1/sync_pb.js';
-import { insertAudit } from '../api/store.ts';
 import type { Principal } from '../api/principal.ts';
+import { insertAudit } from '../api/store.ts';
 import type { Database } from '../database.ts';
 import type { BlobStore } from '../stacks/blobs.ts';
 import type { Acceptance } from '../targeting/store.ts';
@@ -29,8 +29,8 @@ import { assertIdentity } from './identity.ts';
 import type { Ingest } from './ingest.ts';
 import { AgentSession } from './session.ts';
 import {
-  beginSession,
   type BrokerState,
+  beginSession,
   type ChangeRow,
   deadKeys,
   endSessions,
@@ -99,7 +99,7 @@ export class Sync implements Task {
   #state: BrokerState | undefined;
   #tokens: { count: number; atMs: number };
   #draining = false;
-  #loads: { readonly session: AgentSession; readonly settled: PromiseWithResolvers<Position> }[] = [];
+  readonly #loads: { readonly session: AgentSession; readonly settled: PromiseWithResolvers<Position> }[] = [];
   #turn: Promise<unknown> = Promise.resolve();
 
   constructor(deps: SyncDeps, options: SyncOptions) {
@@ -135,11 +135,16 @@ export class Sync implements Task {
     this.#admit();
     assertHello(hello);
     const version = PROTOCOL_VERSIONS.find((item) => hello.versions.includes(item));
-    if (version === undefined) throw new BrokkrError('unsupported_version', `the agent speaks versions ${hello.versions.join(', ')}, this broker ${PROTOCOL_VERSIONS.join(', ')}`);
+    if (version === undefined)
+      throw new BrokkrError(
+        'unsupported_version',
+        `the agent speaks versions ${hello.versions.join(', ')}, this broker ${PROTOCOL_VERSIONS.join(', ')}`,
+      );
     const { db, clock, log } = this.#deps;
     const [agent] = await findAgents(db, [principal.agentId]);
     if (!agent || agent.deleted) throw new BrokkrError('unauthorized', 'the agent was deleted');
-    if (agent.status !== 'ACTIVE') throw new BrokkrError('agent_inactive', `agent ${agent.name} is INACTIVE: it keeps what it has and writes nothing`);
+    if (agent.status !== 'ACTIVE')
+      throw new BrokkrError('agent_inactive', `agent ${agent.name} is INACTIVE: it keeps what it has and writes nothing`);
     const epoch = await this.#beginEpoch(principal, hello, transport);
     await this.#checkHistory(hello);
     const session = new AgentSession(this.heads, {
@@ -184,7 +189,8 @@ export class Sync implements Task {
       case 'events': {
         const { bootId, events } = body.value;
         const through = await ingest.events(reporter, bootId, events);
-        if (through === undefined) session.leave(goAway(GoAwayReason.SUPERSEDED, 'a newer session of this agent has begun', 5_000, 15_000));
+        if (through === undefined)
+          session.leave(goAway(GoAwayReason.SUPERSEDED, 'a newer session of this agent has begun', 5_000, 15_000));
         else session.push({ case: 'eventsAck', value: { bootId, through } });
         return;
       }
@@ -195,7 +201,10 @@ export class Sync implements Task {
         session.buckets(body.value);
         return;
       case 'nack':
-        this.#deps.log.warn({ agent: session.options.agentName, stack: body.value.stackId, code: body.value.code, detail: body.value.detail }, 'agent did not take a frame');
+        this.#deps.log.warn(
+          { agent: session.options.agentName, stack: body.value.stackId, code: body.value.code, detail: body.value.detail },
+          'agent did not take a frame',
+        );
         session.nack(body.value);
         return;
       case 'bye':
@@ -222,7 +231,9 @@ export class Sync implements Task {
     this.#lastSeen.delete(session.options.agentId);
     this.#beats.delete(session.options.agentId);
     const { agentId, epoch } = session.options;
-    endSessions(this.#deps.db, [{ agentId, epoch }]).catch((error: unknown) => this.#deps.log.debug({ error: errorText(error) }, 'end of session not noted'));
+    endSessions(this.#deps.db, [{ agentId, epoch }]).catch((error: unknown) =>
+      this.#deps.log.debug({ error: errorText(error) }, 'end of session not noted'),
+    );
   }
 
   async run(signal: AbortSignal): Promise<void> {
@@ -232,7 +243,8 @@ export class Sync implements Task {
       await clock.sleep(TICK_MS, signal).catch(() => undefined);
     }
     this.#draining = true;
-    for (const session of this.#sessions.values()) session.leave(goAway(GoAwayReason.DRAINING, 'the broker is stopping', 0, this.options.drainWindowMs));
+    for (const session of this.#sessions.values())
+      session.leave(goAway(GoAwayReason.DRAINING, 'the broker is stopping', 0, this.options.drainWindowMs));
   }
 
   /** Settings of a session as the agent is told them. */
@@ -259,7 +271,11 @@ export class Sync implements Task {
       const batch = this.#loads.splice(0, MAX_LOADS);
       if (batch.length === 0) return;
       try {
-        const position = await loadTargets(this.#deps.db, batch.map((load) => load.session), this.options.acceptance);
+        const position = await loadTargets(
+          this.#deps.db,
+          batch.map((load) => load.session),
+          this.options.acceptance,
+        );
         for (const load of batch) load.settled.resolve(position);
       } catch (error) {
         for (const load of batch) load.settled.reject(error);
@@ -286,28 +302,29 @@ export class Sync implements Task {
 
   async #welcome(session: AgentSession, hello: Hello, version: number, position: Position): Promise<void> {
     const resume = hello.resume;
-    const eventsThrough = resume && resume.bootId !== '' ? await readEventCursor(this.#deps.db, session.options.agentId, resume.bootId) : 0n;
+    const eventsThrough =
+      resume && resume.bootId !== '' ? await readEventCursor(this.#deps.db, session.options.agentId, resume.bootId) : 0n;
     const state = await this.#brokerState();
-    session.welcome(
-      { rootDigest: resume?.rootDigest ?? new Uint8Array(), entries: resume?.entries ?? 0 },
-      position,
-      (mode) => ({
-        version,
-        epoch: session.options.epoch,
-        sessionToken: session.options.token,
-        mode,
-        incarnation: state.incarnation,
-        revision: toRevision(position),
-        config: this.config(),
-        eventsThrough,
-        agentId: session.options.agentId,
-        agentName: session.options.agentName,
-      }),
-    );
+    session.welcome({ rootDigest: resume?.rootDigest ?? new Uint8Array(), entries: resume?.entries ?? 0 }, position, (mode) => ({
+      version,
+      epoch: session.options.epoch,
+      sessionToken: session.options.token,
+      mode,
+      incarnation: state.incarnation,
+      revision: toRevision(position),
+      config: this.config(),
+      eventsThrough,
+      agentId: session.options.agentId,
+      agentName: session.options.agentName,
+    }));
   }
 
   /** One transaction under the agent's session row: identity rules, then the next epoch. */
-  async #beginEpoch(principal: Principal & { readonly kind: 'agent' }, hello: Hello, transport: 'stream' | 'poll'): Promise<bigint> {
+  async #beginEpoch(
+    principal: Principal & { readonly kind: 'agent' },
+    hello: Hello,
+    transport: 'stream' | 'poll',
+  ): Promise<bigint> {
     const { db } = this.#deps;
     const refusal = { error: undefined as BrokkrError | undefined };
     const epoch = await db.transaction(async (tx) => {
@@ -316,7 +333,15 @@ export class Sync implements Task {
       if (verdict.kind === 'refused') {
         refusal.error = verdict.error;
         if (verdict.audit) {
-          await insertAudit(tx, [{ principal, action: 'agent.duplicate_identity', resourceType: 'agent', resourceId: principal.agentId, details: { cluster_uid: hello.clusterUid } }]);
+          await insertAudit(tx, [
+            {
+              principal,
+              action: 'agent.duplicate_identity',
+              resourceType: 'agent',
+              resourceId: principal.agentId,
+              details: { cluster_uid: hello.clusterUid },
+            },
+          ]);
         }
         return 0n;
       }
@@ -348,7 +373,10 @@ export class Sync implements Task {
     if (incarnation !== state.incarnation || (await knowsPosition(db, revision))) return;
     await db.transaction((tx) => forkHistory(tx, incarnation));
     feed.committed();
-    log.error({ incarnation }, 'an agent knows a history this database does not: it was restored; agents delete nothing until an admin confirms (POST /api/v1/admin/history/confirm)');
+    log.error(
+      { incarnation },
+      'an agent knows a history this database does not: it was restored; agents delete nothing until an admin confirms (POST /api/v1/admin/history/confirm)',
+    );
     this.#state = undefined;
   }
 
@@ -360,11 +388,15 @@ export class Sync implements Task {
   #onPing(session: AgentSession, ping: Ping): void {
     const { agentId, epoch } = session.options;
     this.#beats.set(agentId, { agentId, epoch, reachable: ping.kubernetesReachable, latencyMs: ping.kubernetesLatencyMs });
-    if (session.compare(ping.rootDigest)) this.#deps.log.warn({ agent: session.options.agentName }, 'root digests differ twice, comparing buckets');
+    if (session.compare(ping.rootDigest))
+      this.#deps.log.warn({ agent: session.options.agentName }, 'root digests differ twice, comparing buckets');
     session.push({ case: 'pong', value: { revision: toRevision(session.position) } });
   }
 
-  #onStatus(session: AgentSession, items: readonly { readonly stackId: string; readonly receivedManifestDigest: Uint8Array; readonly phase: number }[]): void {
+  #onStatus(
+    session: AgentSession,
+    items: readonly { readonly stackId: string; readonly receivedManifestDigest: Uint8Array; readonly phase: number }[],
+  ): void {
     for (const item of items) {
       if (item.phase === PRUNED && session.desired(item.stackId)?.kind === 'tombstone') session.want(item.stackId, undefined);
       else session.received(item.stackId, item.receivedManifestDigest);
@@ -374,9 +406,14 @@ export class Sync implements Task {
   #admit(): void {
     const { hellosPerSecond } = this.options;
     const now = this.#deps.clock.monotonic();
-    this.#tokens = { count: Math.min(hellosPerSecond * 5, this.#tokens.count + ((now - this.#tokens.atMs) / 1000) * hellosPerSecond), atMs: now };
+    this.#tokens = {
+      count: Math.min(hellosPerSecond * 5, this.#tokens.count + ((now - this.#tokens.atMs) / 1000) * hellosPerSecond),
+      atMs: now,
+    };
     if (this.#tokens.count < 1) {
-      throw new BrokkrError('too_many_requests', 'too many agents connect at once', { details: { retry_after_ms: Math.ceil(1000 / hellosPerSecond + this.#deps.random() * 10_000) } });
+      throw new BrokkrError('too_many_requests', 'too many agents connect at once', {
+        details: { retry_after_ms: Math.ceil(1000 / hellosPerSecond + this.#deps.random() * 10_000) },
+      });
     }
     this.#tokens.count--;
   }
@@ -394,7 +431,16 @@ export class Sync implements Task {
     if (changes.some(({ kind }) => kind === 'broker')) await this.#configureAll();
     if (agentIds.size > 0) await this.#endInactive([...agentIds].filter((id) => this.#sessions.has(id)));
     const last = changes.at(-1);
-    if (last && this.#sessions.size > 0) await this.#exclusive(() => refreshTargets(this.#deps.db, this.#sessions, { stackIds: [...stackIds], agentIds: [...agentIds] }, this.options.acceptance, last));
+    if (last && this.#sessions.size > 0)
+      await this.#exclusive(() =>
+        refreshTargets(
+          this.#deps.db,
+          this.#sessions,
+          { stackIds: [...stackIds], agentIds: [...agentIds] },
+          this.options.acceptance,
+          last,
+        ),
+      );
   }
 
   async #configureAll(): Promise<void> {
@@ -406,7 +452,8 @@ export class Sync implements Task {
     for (const agent of agentIds.length > 0 ? await findAgents(this.#deps.db, agentIds) : []) {
       const session = this.#sessions.get(agent.id);
       if (agent.deleted) session?.leave(goAway(GoAwayReason.DELETED, 'the agent was deleted', 60_000, 300_000));
-      else if (agent.status === 'INACTIVE') session?.leave(goAway(GoAwayReason.INACTIVE, 'the agent was set INACTIVE', 15_000, 30_000));
+      else if (agent.status === 'INACTIVE')
+        session?.leave(goAway(GoAwayReason.INACTIVE, 'the agent was set INACTIVE', 15_000, 30_000));
     }
   }
 
@@ -414,7 +461,9 @@ export class Sync implements Task {
     const sessions = this.sessions();
     if (sessions.length === 0) return;
     const dead = new Set(await deadKeys(this.#deps.db, [...new Set(sessions.map((session) => session.options.keyId))]));
-    for (const session of sessions) if (dead.has(session.options.keyId)) session.leave(goAway(GoAwayReason.REVOKED, 'the key was revoked or has expired', 15_000, 60_000));
+    for (const session of sessions)
+      if (dead.has(session.options.keyId))
+        session.leave(goAway(GoAwayReason.REVOKED, 'the key was revoked or has expired', 15_000, 60_000));
   }
 
   /** Every 15 s: one statement for all heartbeats, which also tells who was superseded elsewhere; the dead are closed. */
@@ -432,11 +481,18 @@ export class Sync implements Task {
     }
     const sessions = this.sessions();
     if (sessions.length === 0) return;
-    const beats = sessions.map(({ options: { agentId, epoch } }) => this.#beats.get(agentId) ?? { agentId, epoch, reachable: undefined, latencyMs: undefined });
+    const beats = sessions.map(
+      ({ options: { agentId, epoch } }) =>
+        this.#beats.get(agentId) ?? { agentId, epoch, reachable: undefined, latencyMs: undefined },
+    );
     this.#beats.clear();
     const current = await touchSessions(db, beats);
     for (const session of sessions) {
-      if (!current.has(session.options.agentId) && !session.signal.aborted && this.#sessions.get(session.options.agentId) === session) {
+      if (
+        !current.has(session.options.agentId) &&
+        !session.signal.aborted &&
+        this.#sessions.get(session.options.agentId) === session
+      ) {
         session.leave(goAway(GoAwayReason.SUPERSEDED, 'a newer session of this agent has begun', 5_000, 15_000));
       }
     }
@@ -444,7 +500,9 @@ export class Sync implements Task {
   }
 
   #silenceMs({ options }: AgentSession): number {
-    return options.transport === 'poll' ? 3 * this.options.pollHoldMs + MISSED_HEARTBEATS * 5_000 : (MISSED_HEARTBEATS + 0.5) * this.options.heartbeatIntervalMs;
+    return options.transport === 'poll'
+      ? 3 * this.options.pollHoldMs + MISSED_HEARTBEATS * 5_000
+      : (MISSED_HEARTBEATS + 0.5) * this.options.heartbeatIntervalMs;
   }
 }
 
@@ -452,7 +510,13 @@ export class Sync implements Task {
 const PRUNED = 9;
 
 /** A farewell. */
-function goAway(reason: GoAwayReason, detail: string, windowMinMs: number, windowMaxMs: number, keepUntilReplaced = false): GoAway {
+function goAway(
+  reason: GoAwayReason,
+  detail: string,
+  windowMinMs: number,
+  windowMaxMs: number,
+  keepUntilReplaced = false,
+): GoAway {
   return create(GoAwaySchema, { reason, detail, windowMinMs, windowMaxMs, keepUntilReplaced });
 }
 

@@ -1,7 +1,16 @@
 import type { Database } from '../database.ts';
 import { type Acceptance, type AssignedRow, listAssigned } from '../targeting/store.ts';
 import type { AgentSession, Desired } from './session.ts';
-import { type DeliveryRow, insertEntries, listDeliveries, type Pair, type Position, readPosition, type TombstoneRow, writeTombstones } from './store.ts';
+import {
+  type DeliveryRow,
+  insertEntries,
+  listDeliveries,
+  type Pair,
+  type Position,
+  readPosition,
+  type TombstoneRow,
+  writeTombstones,
+} from './store.ts';
 
 /** Sessions by agent. */
 type Sessions = ReadonlyMap<string, AgentSession>;
@@ -39,7 +48,8 @@ export async function refreshTargets(
   acceptance: Acceptance,
   position: Position,
 ): Promise<void> {
-  if (stackIds.length > 0) await refresh(db, sessions, { stackIds, agentIds: sessions.size > 100 ? undefined : [...sessions.keys()] }, acceptance);
+  if (stackIds.length > 0)
+    await refresh(db, sessions, { stackIds, agentIds: sessions.size > 100 ? undefined : [...sessions.keys()] }, acceptance);
   const connected = agentIds.filter((id) => sessions.has(id));
   if (connected.length > 0) await refresh(db, sessions, { stackIds: undefined, agentIds: connected }, acceptance);
   for (const session of sessions.values()) session.advance(position);
@@ -75,17 +85,34 @@ async function settle(
   const heldKinds = new Map(held.map((row) => [key(row.agent_id, row.stack_id), row.desired]));
   const wanted = new Set(assigned.map((row) => key(row.agent_id, row.stack_id)));
   const fresh = assigned.filter((row) => heldKinds.get(key(row.agent_id, row.stack_id)) !== 'entry');
-  const leaving: Pair[] = held.filter((row) => !wanted.has(key(row.agent_id, row.stack_id))).map((row) => ({ agentId: row.agent_id, stackId: row.stack_id }));
-  if (fresh.length > 0) await insertEntries(db, fresh.map((row) => ({ agentId: row.agent_id, stackId: row.stack_id, generation: BigInt(row.generation) })));
+  const leaving: Pair[] = held
+    .filter((row) => !wanted.has(key(row.agent_id, row.stack_id)))
+    .map((row) => ({ agentId: row.agent_id, stackId: row.stack_id }));
+  if (fresh.length > 0)
+    await insertEntries(
+      db,
+      fresh.map((row) => ({ agentId: row.agent_id, stackId: row.stack_id, generation: BigInt(row.generation) })),
+    );
   const tombstones = leaving.length > 0 ? await writeTombstones(db, leaving) : [];
   for (const row of assigned) sessions.get(row.agent_id)?.want(row.stack_id, entryOf(row), { send });
   for (const row of tombstones) sessions.get(row.agent_id)?.want(row.stack_id, tombstoneOf(row), { send });
 }
 
 function entryOf(row: AssignedRow): Desired {
-  return { kind: 'entry', generation: BigInt(row.generation), manifestDigest: row.manifest_digest, optionsDigest: row.options_digest };
+  return {
+    kind: 'entry',
+    generation: BigInt(row.generation),
+    manifestDigest: row.manifest_digest,
+    optionsDigest: row.options_digest,
+  };
 }
 
 function tombstoneOf(row: TombstoneRow): Desired {
-  return { kind: 'tombstone', generation: BigInt(row.generation), stackName: row.stack_name, policy: row.policy, approved: row.approved };
+  return {
+    kind: 'tombstone',
+    generation: BigInt(row.generation),
+    stackName: row.stack_name,
+    policy: row.policy,
+    approved: row.approved,
+  };
 }

@@ -22,7 +22,15 @@ export interface AssignedRow {
  */
 export async function listAssigned(
   tx: Queryable,
-  { agentIds, stackIds, acceptance }: { readonly agentIds?: readonly string[] | undefined; readonly stackIds?: readonly string[] | undefined; readonly acceptance: Acceptance },
+  {
+    agentIds,
+    stackIds,
+    acceptance,
+  }: {
+    readonly agentIds?: readonly string[] | undefined;
+    readonly stackIds?: readonly string[] | undefined;
+    readonly acceptance: Acceptance;
+  },
 ): Promise<AssignedRow[]> {
   return await tx.query<AssignedRow>(
     `select m.agent_id, m.stack_id, s.name as stack_name, g.generation, g.deployment_object_id, d.manifest_digest, g.options_digest

@@ -48,10 +48,22 @@ export function report(name: string, results: readonly Result[]): Report {
 export function table({ name, commit, machine, results }: Report): string {
   const rows = [['metric', 'value', 'baseline', 'ratio', 'budget', 'met']];
   for (const { metric, value, unit, baseline, ratio, budget, met } of results) {
-    rows.push([metric, `${round(value)} ${unit}`, baseline === undefined ? '' : `${round(baseline)} ${unit}`, ratio === undefined ? '' : round(ratio), budget, met === undefined ? '–' : met ? 'yes' : 'NO']);
+    rows.push([
+      metric,
+      `${round(value)} ${unit}`,
+      baseline === undefined ? '' : `${round(baseline)} ${unit}`,
+      ratio === undefined ? '' : round(ratio),
+      budget,
+      met === undefined ? '–' : met ? 'yes' : 'NO',
+    ]);
   }
   const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
-  const lines = rows.map((row) => row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join('  ').trimEnd());
+  const lines = rows.map((row) =>
+    row
+      .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+      .join('  ')
+      .trimEnd(),
+  );
   return [`${name} at ${commit} on ${machine}`, ...lines].join('\n');
 }
 

@@ -1,5 +1,5 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { request as httpsRequest, Agent as HttpsAgent } from 'node:https';
+import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { buildControlPlane } from '../../hack/kube/binaries.ts';
@@ -11,16 +11,30 @@ export interface MeasuredControlPlane extends AsyncDisposable {
   readonly controlPlane: ControlPlane;
   readonly dir: string;
   /** A request as the identity that is subject to RBAC and to Priority & Fairness; over kept-alive connections. */
-  request(method: string, path: string, body?: string, headers?: Readonly<Record<string, string>>): Promise<{ readonly status: number; readonly body: string }>;
+  request(
+    method: string,
+    path: string,
+    body?: string,
+    headers?: Readonly<Record<string, string>>,
+  ): Promise<{ readonly status: number; readonly body: string }>;
 }
 
 /** Starts etcd and the API server (and the controllers) in a temporary directory. */
-export async function startControlPlaneForBench({ withControllers = false, audit = 'off' }: { readonly withControllers?: boolean; readonly audit?: 'off' | 'batch' } = {}): Promise<MeasuredControlPlane> {
+async function startControlPlaneForBench({
+  withControllers = false,
+  audit = 'off',
+}: {
+  readonly withControllers?: boolean;
+  readonly audit?: 'off' | 'batch';
+} = {}): Promise<MeasuredControlPlane> {
   const dir = await mkdtemp(join(tmpdir(), 'brokkr-bench-kube-'));
   const stop = new AbortController();
   const progress = (line: string) => void process.stderr.write(`control plane: ${line}\n`);
   const binaries = buildControlPlane({ env: process.env, progress }, stop.signal);
-  const controlPlane = await startControlPlane({ binaries, dir: join(dir, 'kube'), progress: () => undefined, withControllers, audit }, stop.signal);
+  const controlPlane = await startControlPlane(
+    { binaries, dir: join(dir, 'kube'), progress: () => undefined, withControllers, audit },
+    stop.signal,
+  );
   if (withControllers) await controlPlane.controllersReady;
   const agent = new HttpsAgent({ keepAlive: true, maxSockets: 16, ca: controlPlane.caData });
   const { token } = controlPlane.identities.ops;
@@ -29,11 +43,23 @@ export async function startControlPlaneForBench({ withControllers = false, audit
     dir,
     request: (method, path, body, headers = {}) =>
       new Promise((resolve, reject) => {
-        const request = httpsRequest(new URL(path, controlPlane.url), { method, agent, headers: { authorization: `Bearer ${token}`, ...headers, ...(body !== undefined && { 'content-length': Buffer.byteLength(body) }) } }, (response) => {
-          const chunks: Buffer[] = [];
-          response.on('data', (chunk: Buffer) => chunks.push(chunk));
-          response.on('end', () => resolve({ status: response.statusCode ?? 0, body: Buffer.concat(chunks).toString() }));
-        });
+        const request = httpsRequest(
+          new URL(path, controlPlane.url),
+          {
+            method,
+            agent,
+            headers: {
+              authorization: `Bearer ${token}`,
+              ...headers,
+              ...(body !== undefined && { 'content-length': Buffer.byteLength(body) }),
+            },
+          },
+          (response) => {
+            const chunks: Buffer[] = [];
+            response.on('data', (chunk: Buffer) => chunks.push(chunk));
+            response.on('end', () => resolve({ status: response.statusCode ?? 0, body: Buffer.concat(chunks).toString() }));
+          },
+        );
         request.on('error', reject);
         request.end(body);
       }),
@@ -57,12 +83,22 @@ export interface MeasuredCluster extends MeasuredControlPlane {
 }
 
 /** Starts both. */
-export async function startCluster(broker: MeasuredBroker, labels: readonly string[], options: { readonly withControllers?: boolean; readonly audit?: 'off' | 'batch' } = {}): Promise<MeasuredCluster> {
+export async function startCluster(
+  broker: MeasuredBroker,
+  labels: readonly string[],
+  options: { readonly withControllers?: boolean; readonly audit?: 'off' | 'batch' } = {},
+): Promise<MeasuredCluster> {
   const plane = await startControlPlaneForBench(options);
-  const { agent: record, initial_pak } = await broker.call<{ agent: { id: string }; initial_pak: string }>('POST', '/api/v1/agents', { name: 'bench', cluster_name: 'bench', labels });
+  const { agent: record, initial_pak } = await broker.call<{ agent: { id: string }; initial_pak: string }>(
+    'POST',
+    '/api/v1/agents',
+    { name: 'bench', cluster_name: 'bench', labels },
+  );
   const pakFile = join(plane.dir, 'pak');
   await writeFile(pakFile, initial_pak, { mode: 0o600 });
-  await plane.request('POST', '/api/v1/namespaces', JSON.stringify({ metadata: { name: 'brokkr' } }), { 'content-type': 'application/json' });
+  await plane.request('POST', '/api/v1/namespaces', JSON.stringify({ metadata: { name: 'brokkr' } }), {
+    'content-type': 'application/json',
+  });
   const agent = measure('agent/main.ts', ['start'], {
     BROKKR__AGENT__BROKER_URL: broker.url,
     BROKKR__AGENT__PAK_FILE: pakFile,
@@ -81,9 +117,16 @@ export async function startCluster(broker: MeasuredBroker, labels: readonly stri
     agentId: record.id,
     configMapValue: (name, key, value) => watching.until((map) => map.metadata.name === name && map.data?.[key] === value),
     async barePatch(name, value) {
-      const body = JSON.stringify({ apiVersion: 'v1', kind: 'ConfigMap', metadata: { name, namespace: 'default' }, data: { value } });
+      const body = JSON.stringify({
+        apiVersion: 'v1',
+        kind: 'ConfigMap',
+        metadata: { name, namespace: 'default' },
+        data: { value },
+      });
       const start = performance.now();
-      const { status } = await plane.request('PATCH', `/api/v1/namespaces/default/configmaps/${name}?fieldManager=bare`, body, { 'content-type': 'application/apply-patch+yaml' });
+      const { status } = await plane.request('PATCH', `/api/v1/namespaces/default/configmaps/${name}?fieldManager=bare`, body, {
+        'content-type': 'application/apply-patch+yaml',
+      });
       if (status >= 300) throw new Error(`bare patch answered ${status}`);
       return performance.now() - start;
     },
@@ -110,7 +153,10 @@ interface ConfigMap {
 }
 
 /** One watch for the whole bench; a patch is seen when the server tells its watchers. */
-function watchConfigMaps({ controlPlane }: MeasuredControlPlane): { until(fits: (map: ConfigMap) => boolean): Promise<void>; stop(): void } {
+function watchConfigMaps({ controlPlane }: MeasuredControlPlane): {
+  until(fits: (map: ConfigMap) => boolean): Promise<void>;
+  stop(): void;
+} {
   let waiting: { readonly fits: (map: ConfigMap) => boolean; readonly resolve: () => void } | undefined;
   let rest = '';
   const request = httpsRequest(
@@ -123,7 +169,8 @@ function watchConfigMaps({ controlPlane }: MeasuredControlPlane): { until(fits: 
         rest += chunk;
         const lines = rest.split('\n');
         rest = lines.pop() ?? '';
-        for (const line of lines) if (line !== '' && waiting?.fits((JSON.parse(line) as { object: ConfigMap }).object)) waiting.resolve();
+        for (const line of lines)
+          if (line !== '' && waiting?.fits((JSON.parse(line) as { object: ConfigMap }).object)) waiting.resolve();
       });
     },
   );

@@ -18,14 +18,18 @@ export interface Measured extends AsyncDisposable {
 
 /** Starts a process of ours from its sources. Disposing stops it. */
 export function measure(entry: string, args: readonly string[], env: Readonly<Record<string, string>>): Measured {
-  const child = spawn(process.execPath, [join(ROOT, entry), ...args], { cwd: ROOT, env: { PATH: process.env['PATH'], HOME: process.env['HOME'], ...env }, stdio: ['ignore', 'pipe', 'inherit'] });
+  const child = spawn(process.execPath, [join(ROOT, entry), ...args], {
+    cwd: ROOT,
+    env: { PATH: process.env.PATH, HOME: process.env.HOME, ...env },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
   const lines: Readonly<Record<string, unknown>>[] = [];
   const waiting = new Set<() => void>();
   const wake = () => {
     for (const look of waiting) look();
   };
   createInterface({ input: child.stdout }).on('line', (text) => {
-    if (process.env['BENCH_LOG']) process.stderr.write(`${text}\n`);
+    if (process.env.BENCH_LOG) process.stderr.write(`${text}\n`);
     if (text.startsWith('{')) lines.push(JSON.parse(text));
     if (lines.length > 1000) lines.shift();
     wake();
@@ -38,7 +42,8 @@ export function measure(entry: string, args: readonly string[], env: Readonly<Re
         const look = () => {
           const found = lines.find(fits);
           if (found) resolve(found);
-          else if (child.exitCode !== null) reject(new Error(`${entry} ended with ${child.exitCode}: ${JSON.stringify(lines.at(-1))}`));
+          else if (child.exitCode !== null)
+            reject(new Error(`${entry} ended with ${child.exitCode}: ${JSON.stringify(lines.at(-1))}`));
           else return;
           waiting.delete(look);
         };
@@ -75,7 +80,7 @@ export async function startBroker(env: Readonly<Record<string, string>> = {}): P
     BROKKR__BROKER__PAK_HASH: admin.hash,
     ...env,
   });
-  const address = String((await process_.line((line) => line['msg'] === 'broker serves'))['address']);
+  const address = String((await process_.line((line) => line.msg === 'broker serves')).address);
   return {
     url: `http://${address}`,
     address,
@@ -85,7 +90,11 @@ export async function startBroker(env: Readonly<Record<string, string>> = {}): P
     async call(method, path, body, contentType = 'application/json') {
       const response = await fetch(`http://${address}${path}`, {
         method,
-        headers: { authorization: admin.pak, 'idempotency-key': randomUUID(), ...(body !== undefined && { 'content-type': contentType }) },
+        headers: {
+          authorization: admin.pak,
+          'idempotency-key': randomUUID(),
+          ...(body !== undefined && { 'content-type': contentType }),
+        },
         ...(body !== undefined && { body: typeof body === 'string' ? body : JSON.stringify(body) }),
       });
       const text = await response.text();
@@ -107,9 +116,13 @@ export function mixedDocuments(count: number, namespaces: readonly string[] = ['
     const metadata = `metadata:\n  name: o-${index}\n  namespace: ${namespace}\n  labels: {app: bench, tier: t${index % 7}}\n`;
     const kind = index % 10;
     if (kind < 6) {
-      documents.push(`apiVersion: v1\nkind: ConfigMap\n${metadata}data:\n  generation: "${generation}"\n  text: |\n${'    some configuration that a person wrote, line after line\n'.repeat(12)}`);
+      documents.push(
+        `apiVersion: v1\nkind: ConfigMap\n${metadata}data:\n  generation: "${generation}"\n  text: |\n${'    some configuration that a person wrote, line after line\n'.repeat(12)}`,
+      );
     } else if (kind < 8) {
-      documents.push(`apiVersion: v1\nkind: Service\n${metadata}spec:\n  selector: {app: bench-${index}}\n  ports:\n    - {name: http, port: 80, targetPort: 8080}\n    - {name: metrics, port: 9090, targetPort: 9090}\n`);
+      documents.push(
+        `apiVersion: v1\nkind: Service\n${metadata}spec:\n  selector: {app: bench-${index}}\n  ports:\n    - {name: http, port: 80, targetPort: 8080}\n    - {name: metrics, port: 9090, targetPort: 9090}\n`,
+      );
     } else if (kind === 8) {
       documents.push(
         `apiVersion: apps/v1\nkind: Deployment\n${metadata}spec:\n  replicas: 0\n  selector: {matchLabels: {app: bench-${index}}}\n  template:\n    metadata: {labels: {app: bench-${index}}}\n    spec:\n      containers:\n        - name: main\n          image: registry.example.com/app:${generation}\n          ports: [{name: http, containerPort: 8080}]\n          env:\n            - {name: MODE, value: production}\n          resources: {requests: {cpu: 100m, memory: 64Mi}, limits: {memory: 128Mi}}\n`,

@@ -65,7 +65,11 @@ export async function scriptedAgents(broker: MeasuredBroker, count: number): Pro
     if (members.every((member) => member.generation >= wanted.generation)) wanted.resolve();
   };
   for (let index = 0; index < count; index++) {
-    const { initial_pak } = await broker.call<{ initial_pak: string }>('POST', '/api/v1/agents', { name: `agent-${index}`, cluster_name: `cluster-${index}`, labels: ['fleet'] });
+    const { initial_pak } = await broker.call<{ initial_pak: string }>('POST', '/api/v1/agents', {
+      name: `agent-${index}`,
+      cluster_name: `cluster-${index}`,
+      labels: ['fleet'],
+    });
     members.push(await join(broker.url, initial_pak, index, look));
   }
   return {
@@ -85,7 +89,13 @@ async function join(url: string, pak: string, index: number, changed: () => void
   const session = connect(url);
   session.on('error', () => undefined);
   const stream = session.request(
-    { ':method': 'POST', ':path': '/brokkr.v1.AgentSync/Session', 'content-type': 'application/grpc', te: 'trailers', authorization: pak },
+    {
+      ':method': 'POST',
+      ':path': '/brokkr.v1.AgentSync/Session',
+      'content-type': 'application/grpc',
+      te: 'trailers',
+      authorization: pak,
+    },
     { endStream: false },
   );
   stream.on('error', () => undefined);
@@ -111,7 +121,21 @@ async function join(url: string, pak: string, index: number, changed: () => void
       if (body.case === 'welcome') welcomed.resolve();
       if (body.case !== 'upsert') continue;
       member.generation = Number(body.value.generation);
-      send({ body: { case: 'status', value: { items: [{ stackId: body.value.stackId, receivedGeneration: body.value.generation, receivedManifestDigest: body.value.manifestDigest, phase: 2 }] } } });
+      send({
+        body: {
+          case: 'status',
+          value: {
+            items: [
+              {
+                stackId: body.value.stackId,
+                receivedGeneration: body.value.generation,
+                receivedManifestDigest: body.value.manifestDigest,
+                phase: 2,
+              },
+            ],
+          },
+        },
+      });
       changed();
     }
   });
@@ -119,7 +143,9 @@ async function join(url: string, pak: string, index: number, changed: () => void
   stream.on('response', (headers) => {
     if (headers['grpc-status']) welcomed.reject(new Error(`agent ${index}: ${headers['grpc-message']}`));
   });
-  send({ body: { case: 'hello', value: { versions: [1], installId: `i-${index}`, clusterUid: `c-${index}`, processId: `p-${index}` } } });
+  send({
+    body: { case: 'hello', value: { versions: [1], installId: `i-${index}`, clusterUid: `c-${index}`, processId: `p-${index}` } },
+  });
   await welcomed.promise;
   return member;
 }
@@ -152,7 +178,9 @@ export async function bareFleet(count: number): Promise<BareFleet> {
   const file = joinPath(dir, 'server.cjs');
   await writeFile(file, BARE_SERVER);
   const child = fork(file, { execArgv: [] });
-  const { port } = await new Promise<{ port: number }>((resolve) => child.once('message', (message) => resolve(message as { port: number })));
+  const { port } = await new Promise<{ port: number }>((resolve) =>
+    child.once('message', (message) => resolve(message as { port: number })),
+  );
   const before = await residentBytes(child.pid ?? 0);
   const received: number[] = [];
   let wanted = { bytes: Number.POSITIVE_INFINITY, resolve: () => {} };

@@ -1,7 +1,7 @@
 import pg from 'pg';
 import type { Bench, Result } from './bench.ts';
-import { scriptedAgents } from './fan-out.ts';
 import { cpuMs, startBroker } from './environment.ts';
+import { scriptedAgents } from './fan-out.ts';
 
 const AGENTS = 100;
 const WATCH_MS = 60_000;
@@ -15,14 +15,19 @@ export const bench: Bench = {
     const client = new pg.Client({ host: `${broker.dir}/postgres/run`, user: 'brokkr', database: 'brokkr' });
     await client.connect();
     const look = async () => {
-      const { rows } = await client.query(`select xact_commit + xact_rollback as transactions from pg_stat_database where datname = 'brokkr'`);
+      const { rows } = await client.query(
+        `select xact_commit + xact_rollback as transactions from pg_stat_database where datname = 'brokkr'`,
+      );
       return { transactions: Number(rows[0]?.transactions), cpu: await cpuMs(broker.pid) };
     };
     const minute = async () => {
       const before = await look();
       await new Promise((resolve) => setTimeout(resolve, WATCH_MS));
       const after = await look();
-      return { perSecond: (after.transactions - before.transactions) / (WATCH_MS / 1000), cpu: ((after.cpu - before.cpu) / WATCH_MS) * 100 };
+      return {
+        perSecond: (after.transactions - before.transactions) / (WATCH_MS / 1000),
+        cpu: ((after.cpu - before.cpu) / WATCH_MS) * 100,
+      };
     };
     try {
       const alone = await minute();
@@ -32,9 +37,24 @@ export const bench: Bench = {
       await new Promise((resolve) => setTimeout(resolve, 2000));
       const busy = await minute();
       const results: Result[] = [
-        { metric: 'statements of the replica', value: busy.perSecond, unit: '/s', baseline: alone.perSecond, ratio: busy.perSecond / alone.perSecond, budget: '≤ 2/s', met: busy.perSecond <= 2.5 },
+        {
+          metric: 'statements of the replica',
+          value: busy.perSecond,
+          unit: '/s',
+          baseline: alone.perSecond,
+          ratio: busy.perSecond / alone.perSecond,
+          budget: '≤ 2/s',
+          met: busy.perSecond <= 2.5,
+        },
         { metric: 'statements an agent', value: ((busy.perSecond - alone.perSecond) * 60) / AGENTS, unit: '/min', budget: '0' },
-        { metric: 'CPU', value: busy.cpu, unit: '% of a core', baseline: alone.cpu, ratio: busy.cpu / alone.cpu, budget: 'written down' },
+        {
+          metric: 'CPU',
+          value: busy.cpu,
+          unit: '% of a core',
+          baseline: alone.cpu,
+          ratio: busy.cpu / alone.cpu,
+          budget: 'written down',
+        },
       ];
       return results;
     } finally {

@@ -1,13 +1,14 @@
 import { type Bench, percentile, type Result } from './bench.ts';
-import { bareServer, scriptedAgents } from './fan-out.ts';
-import { startBroker } from './environment.ts';
 import { startCluster } from './cluster.ts';
+import { startBroker } from './environment.ts';
+import { bareServer, scriptedAgents } from './fan-out.ts';
 
 const ROUNDS = 60;
 const WARM_UP = 10;
 const PAUSE_MS = 20;
 
-const configMap = (round: number) => `apiVersion: v1\nkind: ConfigMap\nmetadata: {name: latency, namespace: default}\ndata: {round: "${round}"}\n`;
+const configMap = (round: number) =>
+  `apiVersion: v1\nkind: ConfigMap\nmetadata: {name: latency, namespace: default}\ndata: {round: "${round}"}\n`;
 
 /** Publish → frame at the agent (scripted, 1 and 100 agents), and publish → applied in a real API server by a real agent. */
 export const bench: Bench = {
@@ -42,7 +43,14 @@ async function frames(count: number, note: (line: string) => void, signal: Abort
   const value = percentile(samples, 0.99);
   const base = percentile(baseline, 0.99);
   note(`${count} agents: p50 ${percentile(samples, 0.5).toFixed(1)} ms, p99 ${value.toFixed(1)} ms`);
-  return { metric: `publish → frame, ${count} agent${count === 1 ? '' : 's'}, p99`, value, unit: 'ms', baseline: base, ratio: value / base, budget: count === 1 ? '≤ 10 ms' : '1,000 agents ≤ 35 ms' };
+  return {
+    metric: `publish → frame, ${count} agent${count === 1 ? '' : 's'}, p99`,
+    value,
+    unit: 'ms',
+    baseline: base,
+    ratio: value / base,
+    budget: count === 1 ? '≤ 10 ms' : '1,000 agents ≤ 35 ms',
+  };
 }
 
 async function applied(note: (line: string) => void, signal: AbortSignal): Promise<Result[]> {
@@ -66,7 +74,15 @@ async function applied(note: (line: string) => void, signal: AbortSignal): Promi
   const base99 = percentile(baseline, 0.99);
   note(`publish → applied: p50 ${p50.toFixed(1)} ms, p99 ${p99.toFixed(1)} ms`);
   return [
-    { metric: 'publish → applied, p50', value: p50, unit: 'ms', baseline: base50, ratio: p50 / base50, budget: '≤ 150 ms', met: p50 <= 150 },
+    {
+      metric: 'publish → applied, p50',
+      value: p50,
+      unit: 'ms',
+      baseline: base50,
+      ratio: p50 / base50,
+      budget: '≤ 150 ms',
+      met: p50 <= 150,
+    },
     { metric: 'publish → applied, p99', value: p99, unit: 'ms', baseline: base99, ratio: p99 / base99, budget: '≤ 150 ms' },
   ];
 }

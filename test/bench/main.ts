@@ -32,5 +32,6 @@ if (positionals.length === 0 || positionals.some((name) => name !== 'list' && !B
     process.stdout.write(`${table(done)}\n\n`);
     if (results.some(({ met }) => met === false)) process.exitCode = 1;
   }
-  if (values.json !== undefined) await writeFile(values.json, `${JSON.stringify(reports.length === 1 ? reports[0] : reports, null, 2)}\n`);
+  if (values.json !== undefined)
+    await writeFile(values.json, `${JSON.stringify(reports.length === 1 ? reports[0] : reports, null, 2)}\n`);
 }

@@ -12,14 +12,23 @@ const configMap = (name: string, rest = '') => `apiVersion: v1\nkind: ConfigMap\
 /** Nine levels of nine aliases each: 387 million nodes from 300 bytes. */
 function aliasBomb(): string {
   const levels = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i'];
-  const lines = levels.map((name, at) => `${name}: &${name} [${Array(9).fill(at === 0 ? 'x' : `*${levels[at - 1]}`).join(',')}]`);
+  const lines = levels.map(
+    (name, at) =>
+      `${name}: &${name} [${Array(9)
+        .fill(at === 0 ? 'x' : `*${levels[at - 1]}`)
+        .join(',')}]`,
+  );
   return `${configMap('bomb')}data:\n${lines.map((line) => `  ${line}\n`).join('')}`;
 }
 
 interface Refusal {
   readonly code: string;
   readonly message: string;
-  readonly details?: { readonly problems?: readonly Record<string, unknown>[]; readonly violations?: readonly Record<string, unknown>[]; readonly limit_bytes?: number };
+  readonly details?: {
+    readonly problems?: readonly Record<string, unknown>[];
+    readonly violations?: readonly Record<string, unknown>[];
+    readonly limit_bytes?: number;
+  };
 }
 
 beforeAll(async () => {
@@ -35,7 +44,12 @@ describe('a text that cannot be used is refused with place and limit, and nothin
       { document: 2, line: 8, column: 1, rule: 'yaml_syntax' },
       'document 2, line 8',
     ],
-    ['a duplicate key', `${configMap('a')}---\nkind: A\nkind: B\n`, { document: 2, line: 7, column: 1, rule: 'duplicate_key' }, 'already in this mapping'],
+    [
+      'a duplicate key',
+      `${configMap('a')}---\nkind: A\nkind: B\n`,
+      { document: 2, line: 7, column: 1, rule: 'duplicate_key' },
+      'already in this mapping',
+    ],
     ['an alias bomb', aliasBomb(), { document: 1, rule: 'alias_expansion' }, '1000 nodes'],
     [
       '10,001 documents',
@@ -49,9 +63,24 @@ describe('a text that cannot be used is refused with place and limit, and nothin
       { document: 1, line: 1, path: '/metadata/annotations', object: 'v1 ConfigMap a', rule: 'annotations_too_large' },
       'the limit is 262144',
     ],
-    ['a missing name', 'apiVersion: v1\nkind: ConfigMap\nmetadata: {}\n', { document: 1, line: 1, path: '/metadata/name', rule: 'missing_field' }, 'metadata.name is required'],
-    ['a missing kind', 'apiVersion: v1\nmetadata: {name: a}\n', { document: 1, path: '/kind', rule: 'missing_field' }, 'kind is required'],
-    ['the same object twice', `${configMap('a')}---\n${configMap('a')}`, { document: 2, line: 6, rule: 'duplicate_object' }, 'document 1 (line 1)'],
+    [
+      'a missing name',
+      'apiVersion: v1\nkind: ConfigMap\nmetadata: {}\n',
+      { document: 1, line: 1, path: '/metadata/name', rule: 'missing_field' },
+      'metadata.name is required',
+    ],
+    [
+      'a missing kind',
+      'apiVersion: v1\nmetadata: {name: a}\n',
+      { document: 1, path: '/kind', rule: 'missing_field' },
+      'kind is required',
+    ],
+    [
+      'the same object twice',
+      `${configMap('a')}---\n${configMap('a')}`,
+      { document: 2, line: 6, rule: 'duplicate_object' },
+      'document 1 (line 1)',
+    ],
     ['no object at all', '# later\n', { document: 0, rule: 'empty_content' }, 'is_deletion_marker'],
   ])('%s', async (_what, text, problem, words) => {
     await storesNothing(broker.db, async () => {
@@ -67,7 +96,9 @@ describe('a text that cannot be used is refused with place and limit, and nothin
 
   it('reports every problem of a text at once', async () => {
     const text = 'kind: [x\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {}\n---\nkind: A\nkind: B\n';
-    const { body } = await storesNothing(broker.db, () => broker.api<Refusal>('POST', `/api/v1/stacks/${stack.id}/deployment-objects`, text, YAML));
+    const { body } = await storesNothing(broker.db, () =>
+      broker.api<Refusal>('POST', `/api/v1/stacks/${stack.id}/deployment-objects`, text, YAML),
+    );
     expect(body.details?.problems?.map(({ document }) => document)).toEqual(expect.arrayContaining([1, 2, 3]));
   });
 
@@ -86,8 +117,16 @@ describe('a body that is too large', () => {
 
   it('is refused with the limit, raw and as JSON, before it is parsed', async () => {
     await storesNothing(broker.db, async () => {
-      for (const [body, headers] of [[big, YAML], [{ yaml_content: big }, {}]] as const) {
-        const { status, body: refusal } = await broker.api<Refusal>('POST', `/api/v1/stacks/${stack.id}/deployment-objects`, body, headers);
+      for (const [body, headers] of [
+        [big, YAML],
+        [{ yaml_content: big }, {}],
+      ] as const) {
+        const { status, body: refusal } = await broker.api<Refusal>(
+          'POST',
+          `/api/v1/stacks/${stack.id}/deployment-objects`,
+          body,
+          headers,
+        );
         expect(status).toBe(413);
         expect(refusal).toMatchObject({ code: 'payload_too_large', message: expect.stringContaining(`the limit is ${limit}`) });
       }
@@ -95,7 +134,9 @@ describe('a body that is too large', () => {
   });
 
   it('is refused by routes that publish nothing at 1 MiB', async () => {
-    const { status, body } = await storesNothing(broker.db, () => broker.api<Refusal>('POST', '/api/v1/stacks', { name: 'x', description: 'x'.repeat(2 * MiB) }));
+    const { status, body } = await storesNothing(broker.db, () =>
+      broker.api<Refusal>('POST', '/api/v1/stacks', { name: 'x', description: 'x'.repeat(2 * MiB) }),
+    );
     expect({ status, body }).toMatchObject({ status: 413, body: { code: 'payload_too_large', details: { limit_bytes: MiB } } });
   });
 });
@@ -103,7 +144,8 @@ describe('a body that is too large', () => {
 describe('content the broker does not judge', () => {
   // C-052: whether a kind exists is known to clusters only
   it('has kinds it has never heard of', async () => {
-    const text = 'apiVersion: nowhere.example/v7\nkind: Unheard\nmetadata: {name: u, namespace: nowhere}\nspec: {anything: [1, {goes: true}]}\n';
+    const text =
+      'apiVersion: nowhere.example/v7\nkind: Unheard\nmetadata: {name: u, namespace: nowhere}\nspec: {anything: [1, {goes: true}]}\n';
     const { status, body } = await broker.api('POST', `/api/v1/stacks/${stack.id}/deployment-objects`, text, YAML);
     expect(status, JSON.stringify(body)).toBe(201);
     expect(body).toMatchObject({ object_count: 1, yaml_content: text });
@@ -116,7 +158,9 @@ describe('content the broker does not judge', () => {
     expect((await broker.api('POST', path, text, YAML)).status).toBe(400);
     const stored = await broker.api<{ id: string }>('POST', `${path}?validation=none`, text, YAML);
     expect(stored).toMatchObject({ status: 201, body: { yaml_content: text, object_count: 0 } });
-    const again = await broker.api('GET', `/api/v1/deployment-objects/${stored.body.id}`, undefined, { accept: 'application/yaml' });
+    const again = await broker.api('GET', `/api/v1/deployment-objects/${stored.body.id}`, undefined, {
+      accept: 'application/yaml',
+    });
     expect(again.body).toBe(text);
     expect((await broker.api('POST', path, { yaml_content: text, validation: 'none' })).status).toBe(201);
   });
@@ -125,6 +169,9 @@ describe('content the broker does not judge', () => {
     const { status, body } = await storesNothing(broker.db, () =>
       broker.api<Refusal>('POST', `/api/v1/stacks/${stack.id}/deployment-objects?validation=none`, 'a: 1\nb: \0\n', YAML),
     );
-    expect({ status, body }).toMatchObject({ status: 400, body: { code: 'invalid_deployment_object', message: expect.stringContaining('line 2, column 4') } });
+    expect({ status, body }).toMatchObject({
+      status: 400,
+      body: { code: 'invalid_deployment_object', message: expect.stringContaining('line 2, column 4') },
+    });
   });
 });

@@ -58,7 +58,9 @@ describe('bytes that are no request', () => {
   });
 
   it('as header lines without end are refused at 32 KiB', async () => {
-    expect(await exchange(`GET /healthz HTTP/1.1\r\nhost: x\r\nx-long: ${'x'.repeat(64 * 1024)}\r\n\r\n`)).toContain('431 Request Header Fields Too Large');
+    expect(await exchange(`GET /healthz HTTP/1.1\r\nhost: x\r\nx-long: ${'x'.repeat(64 * 1024)}\r\n\r\n`)).toContain(
+      '431 Request Header Fields Too Large',
+    );
   });
 });
 
@@ -103,7 +105,13 @@ describe('an oversized gRPC message', () => {
     const agent = await newAgent();
     const session = connectHttp2(broker.url);
     session.on('error', () => undefined);
-    const stream = session.request({ ':method': 'POST', ':path': '/brokkr.v1.AgentSync/Session', 'content-type': 'application/grpc', te: 'trailers', authorization: agent.pak });
+    const stream = session.request({
+      ':method': 'POST',
+      ':path': '/brokkr.v1.AgentSync/Session',
+      'content-type': 'application/grpc',
+      te: 'trailers',
+      authorization: agent.pak,
+    });
     stream.resume();
     const head = Buffer.alloc(5);
     head.writeUInt32BE(MiB + 1, 1);
@@ -121,10 +129,17 @@ function callApply(yamlContent: string): Promise<ServiceError | null> {
   metadata.set('authorization', broker.adminPak);
   const message = create(ApplyRequestSchema, { name: 'big', yamlContent });
   return new Promise<ServiceError | null>((resolve) => {
-    client.makeUnaryRequest('/brokkr.v1.StackService/Apply', (value: typeof message) => Buffer.from(toBinary(ApplyRequestSchema, value)), (bytes) => bytes, message, metadata, (error) => {
-      client.close();
-      resolve(error);
-    });
+    client.makeUnaryRequest(
+      '/brokkr.v1.StackService/Apply',
+      (value: typeof message) => Buffer.from(toBinary(ApplyRequestSchema, value)),
+      (bytes) => bytes,
+      message,
+      metadata,
+      (error) => {
+        client.close();
+        resolve(error);
+      },
+    );
   });
 }
 
@@ -133,13 +148,37 @@ describe('a frame of a session that cannot be stored', () => {
   const event = { seq: 1n, attemptId: 'attempt', eventType: 'APPLY', success: true };
 
   it.each<[string, Parameters<ReturnType<typeof connectAgent>['send']>[0], string]>([
-    ['a status of no stack', { case: 'status', value: { items: [{ stackId: 'nonsense', phase: Phase.APPLIED }] } as never }, 'status.items[0].stack_id'],
-    ['a status of an impossible generation', { case: 'status', value: { items: [{ stackId, appliedGeneration: 2n ** 64n - 1n }] } as never }, 'status.items[0].applied_generation'],
-    ['an event of no stack', { case: 'events', value: { bootId: 'b', events: [{ ...event, stackId: '42' }] } as never }, 'events.events[0].stack_id'],
-    ['an event with a long type', { case: 'events', value: { bootId: 'b', events: [{ ...event, eventType: 'x'.repeat(51) }] } as never }, 'events.events[0].event_type'],
+    [
+      'a status of no stack',
+      { case: 'status', value: { items: [{ stackId: 'nonsense', phase: Phase.APPLIED }] } as never },
+      'status.items[0].stack_id',
+    ],
+    [
+      'a status of an impossible generation',
+      { case: 'status', value: { items: [{ stackId, appliedGeneration: 2n ** 64n - 1n }] } as never },
+      'status.items[0].applied_generation',
+    ],
+    [
+      'an event of no stack',
+      { case: 'events', value: { bootId: 'b', events: [{ ...event, stackId: '42' }] } as never },
+      'events.events[0].stack_id',
+    ],
+    [
+      'an event with a long type',
+      { case: 'events', value: { bootId: 'b', events: [{ ...event, eventType: 'x'.repeat(51) }] } as never },
+      'events.events[0].event_type',
+    ],
     ['events of no boot', { case: 'events', value: { bootId: '', events: [event] } as never }, 'events.boot_id'],
-    ['health of no stack', { case: 'health', value: { items: [{ stackId: '', deploymentObjectId: stackId }] } as never }, 'health.items[0].stack_id'],
-    ['an impossible latency', { case: 'ping', value: { kubernetesLatencyMs: 2 ** 32 - 1 } as never }, 'ping.kubernetes_latency_ms'],
+    [
+      'health of no stack',
+      { case: 'health', value: { items: [{ stackId: '', deploymentObjectId: stackId }] } as never },
+      'health.items[0].stack_id',
+    ],
+    [
+      'an impossible latency',
+      { case: 'ping', value: { kubernetesLatencyMs: 2 ** 32 - 1 } as never },
+      'ping.kubernetes_latency_ms',
+    ],
     ['a second hello', hello(), 'hello'],
   ])('%s ends that session with the place', async (_what, body, field) => {
     const agent = await newAgent();
@@ -162,7 +201,10 @@ describe('a frame of a session that cannot be stored', () => {
     const [bad, good] = [await newAgent(), await newAgent()];
     using poison = connectAgent(broker.url, bad.pak);
     using honest = connectAgent(broker.url, good.pak);
-    for (const [client, { id }] of [[poison, bad], [honest, good]] as const) {
+    for (const [client, { id }] of [
+      [poison, bad],
+      [honest, good],
+    ] as const) {
       client.send(hello({ clusterUid: id, processId: id }));
       await client.take('welcome');
     }

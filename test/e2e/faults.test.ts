@@ -1,8 +1,8 @@
 import { beforeAll, describe, expect, it } from 'vitest';
+import { writeKubeconfig } from '../../hack/kube/kubeconfig.ts';
 import { startTcpProxy } from '../fault-proxy.ts';
 import { startKubeProxy } from '../http-proxy.ts';
 import { startOwnKube, useKube } from '../kube.ts';
-import { writeKubeconfig } from '../../hack/kube/kubeconfig.ts';
 import { startOwnPostgres, testDatabase } from '../postgres.ts';
 import { startBroker, temporaryDirectory } from '../processes.ts';
 import { configMap, healthyAt, type Rig, rigOn, startRig, until } from './rig.ts';
@@ -12,8 +12,10 @@ beforeAll(async () => {
   rig = await startRig();
 });
 
-const found = async (namespace: string, name: string) => (await rig.kube.request('GET', `/api/v1/namespaces/${namespace}/configmaps/${name}`)).status;
-const maps = (namespace: string, names: readonly string[], value = '1') => names.map((name) => configMap(namespace, name, value)).join('---\n');
+const found = async (namespace: string, name: string) =>
+  (await rig.kube.request('GET', `/api/v1/namespaces/${namespace}/configmaps/${name}`)).status;
+const maps = (namespace: string, names: readonly string[], value = '1') =>
+  names.map((name) => configMap(namespace, name, value)).join('---\n');
 const port = (url: string) => Number(new URL(url).port);
 
 describe('faults', () => {
@@ -29,7 +31,9 @@ describe('faults', () => {
     for (const value of ['2', '3', '4', '5']) await rig.publish('away', configMap(namespace, 'a', value), agent.label);
     await way.heal();
     await rig.status(stack.id, healthyAt(5), 90_000);
-    const applied = (await rig.events(agent.id)).filter(({ event_type: type }) => type === 'APPLY').map(({ generation }) => generation);
+    const applied = (await rig.events(agent.id))
+      .filter(({ event_type: type }) => type === 'APPLY')
+      .map(({ generation }) => generation);
     expect(applied).toEqual([5, 1]);
   });
 
@@ -52,7 +56,9 @@ describe('faults', () => {
     for (const name of names) expect(await found(namespace, name)).toBe(200);
   });
 
-  it('an agent killed after the k-th write, then another version: nothing leaked, nothing lost', { timeout: 300_000 }, async () => {
+  it('an agent killed after the k-th write, then another version: nothing leaked, nothing lost', {
+    timeout: 300_000,
+  }, async () => {
     const kube = await useKube();
     const before = ['a', 'b', 'c', 'd'];
     const after = ['c', 'd', 'e'];
@@ -73,40 +79,59 @@ describe('faults', () => {
       const next = await rig.publish(`killed-${k}`, maps(namespace, after, '2'), agent.label);
       await rig.start(agent, { kubeconfigPath: `${dir}/kubeconfig`, dataDir: first.dataDir });
       await rig.status(stack.id, healthyAt(next.generation), 60_000);
-      await until(() => found(namespace, 'a'), (status) => status === 404);
-      await until(() => found(namespace, 'b'), (status) => status === 404);
+      await until(
+        () => found(namespace, 'a'),
+        (status) => status === 404,
+      );
+      await until(
+        () => found(namespace, 'b'),
+        (status) => status === 404,
+      );
       for (const name of after) expect(await found(namespace, name), `${name} after k=${k}`).toBe(200);
       const attempts = (await rig.events(agent.id)).map(({ attempt_id: id }) => id);
       expect(new Set(attempts).size, `events after k=${k}`).toBe(attempts.length);
     }
   });
 
-  it('two processes with one key on one cluster: the newer serves, the older is told why and stays away', { timeout: 120_000 }, async () => {
+  it('two processes with one key on one cluster: the newer serves, the older is told why and stays away', {
+    timeout: 120_000,
+  }, async () => {
     const agent = await rig.register();
     const older = await rig.start(agent);
-    await until(() => rig.broker.api<{ transport: string | null }>('GET', `/api/v1/agents/${agent.id}`), ({ body }) => body.transport === 'stream');
+    await until(
+      () => rig.broker.api<{ transport: string | null }>('GET', `/api/v1/agents/${agent.id}`),
+      ({ body }) => body.transport === 'stream',
+    );
     const newer = await rig.start(agent);
-    await older.line((line) => /another process of this agent/.test(String(line['detail'])));
+    await older.line((line) => /another process of this agent/.test(String(line.detail)));
     const namespace = await rig.kube.namespace('two');
     const stack = await rig.publish('two', configMap(namespace, 'a'), agent.label);
     await rig.status(stack.id, healthyAt(1));
-    const epoch = async () => (await rig.broker.api<{ connections: { agent_id: string; epoch: number }[] }>('GET', '/api/v1/admin/ws/connections')).body.connections.find(({ agent_id: id }) => id === agent.id)?.epoch;
+    const epoch = async () =>
+      (
+        await rig.broker.api<{ connections: { agent_id: string; epoch: number }[] }>('GET', '/api/v1/admin/ws/connections')
+      ).body.connections.find(({ agent_id: id }) => id === agent.id)?.epoch;
     const now = await epoch();
     await new Promise((resolve) => setTimeout(resolve, 5000)); // long enough for several reconnects, were there any
     expect(await epoch()).toBe(now);
-    expect(newer.log.some((line) => /another process of this agent/.test(String(line['detail'])))).toBe(false);
+    expect(newer.log.some((line) => /another process of this agent/.test(String(line.detail)))).toBe(false);
   });
 
   it('one key on two clusters: the second is refused and says so', { timeout: 120_000 }, async () => {
     const agent = await rig.register();
     await rig.start(agent);
-    await until(() => rig.broker.api<{ transport: string | null }>('GET', `/api/v1/agents/${agent.id}`), ({ body }) => body.transport === 'stream');
+    await until(
+      () => rig.broker.api<{ transport: string | null }>('GET', `/api/v1/agents/${agent.id}`),
+      ({ body }) => body.transport === 'stream',
+    );
     await using second = await startOwnKube();
     const stranger = await rig.start(agent, { kubeconfigPath: second.identities.ops.kubeconfigPath });
     await stranger.line((line) => /another cluster|duplicate_identity/i.test(JSON.stringify(line)));
   });
 
-  it('a stack deleted while the agent is away is pruned on its return, or orphaned when it is so marked', { timeout: 120_000 }, async () => {
+  it('a stack deleted while the agent is away is pruned on its return, or orphaned when it is so marked', {
+    timeout: 120_000,
+  }, async () => {
     const agent = await rig.register();
     const first = await rig.start(agent);
     const namespace = await rig.kube.namespace('away');
@@ -119,8 +144,14 @@ describe('faults', () => {
     await rig.broker.api('DELETE', `/api/v1/stacks/${gone.id}`);
     await rig.broker.api('DELETE', `/api/v1/stacks/${kept.id}`);
     await rig.start(agent, { dataDir: first.dataDir });
-    await until(() => found(namespace, 'gone'), (status) => status === 404);
-    await until(() => rig.broker.api('GET', `/api/v1/stacks/${kept.id}/status`), ({ status }) => status === 404);
+    await until(
+      () => found(namespace, 'gone'),
+      (status) => status === 404,
+    );
+    await until(
+      () => rig.broker.api('GET', `/api/v1/stacks/${kept.id}/status`),
+      ({ status }) => status === 404,
+    );
     const { status, body } = await rig.kube.request('GET', `/api/v1/namespaces/${namespace}/configmaps/kept`);
     expect(status).toBe(200);
     expect(JSON.stringify((body as { metadata: { labels?: unknown } }).metadata.labels ?? {})).not.toContain('brokkr.io/stack');
@@ -137,12 +168,21 @@ describe('faults', () => {
     const stack = await own.publish('outage', configMap(namespace, 'a'), agent.label);
     await own.status(stack.id, healthyAt(1));
     await postgres.stop();
-    await until(async () => (await fetch(`${broker.url}/readyz`)).status, (status) => status === 503);
+    await until(
+      async () => (await fetch(`${broker.url}/readyz`)).status,
+      (status) => status === 503,
+    );
     expect((await fetch(`${broker.url}/healthz`)).status).toBe(200);
     expect((await broker.api('GET', '/api/v1/stacks')).status).toBe(503);
     await postgres.start();
-    await until(async () => (await fetch(`${broker.url}/readyz`)).status, (status) => status === 200);
-    const next = await until(() => own.publish('outage', configMap(namespace, 'a', '2'), agent.label), () => true);
+    await until(
+      async () => (await fetch(`${broker.url}/readyz`)).status,
+      (status) => status === 200,
+    );
+    const next = await until(
+      () => own.publish('outage', configMap(namespace, 'a', '2'), agent.label),
+      () => true,
+    );
     await own.status(stack.id, healthyAt(next.generation), 90_000);
   });
 
@@ -156,7 +196,11 @@ describe('faults', () => {
     const stack = await own.publish('killed', configMap(namespace, 'a'), agent.label);
     await own.status(stack.id, healthyAt(1));
     await first.stop('SIGKILL');
-    const second = await startBroker({ databaseUrl: database.url, port: port(first.url), adminKey: { pak: first.adminPak, hash: '0'.repeat(64) } });
+    const second = await startBroker({
+      databaseUrl: database.url,
+      port: port(first.url),
+      adminKey: { pak: first.adminPak, hash: '0'.repeat(64) },
+    });
     const later = rigOn(rig.kube, second, database.url);
     await later.publish('killed', configMap(namespace, 'a', '2'), agent.label);
     await later.status(stack.id, healthyAt(2), 90_000);
@@ -174,21 +218,33 @@ describe('faults', () => {
     await own.status(old.id, healthyAt(1));
     await first.stop();
     const backup = await database.snapshot();
-    const second = await startBroker({ databaseUrl: database.url, port: port(first.url), adminKey: { pak: first.adminPak, hash: '0'.repeat(64) } });
+    const second = await startBroker({
+      databaseUrl: database.url,
+      port: port(first.url),
+      adminKey: { pak: first.adminPak, hash: '0'.repeat(64) },
+    });
     const later = rigOn(rig.kube, second, database.url);
     const fresh = await later.publish('fresh', configMap(namespace, 'fresh'), agent.label);
     await later.status(fresh.id, healthyAt(1), 60_000);
     await later.publish('old', `${configMap(namespace, 'old', '2')}---\n${configMap(namespace, 'added')}`, agent.label);
     await later.status(old.id, healthyAt(2), 60_000);
     await second.stop();
-    const third = await startBroker({ databaseUrl: backup.url, port: port(first.url), adminKey: { pak: first.adminPak, hash: '0'.repeat(64) } });
+    const third = await startBroker({
+      databaseUrl: backup.url,
+      port: port(first.url),
+      adminKey: { pak: first.adminPak, hash: '0'.repeat(64) },
+    });
     const restored = rigOn(rig.kube, third, backup.url);
     await restored.status(old.id, ({ received_generation: received }) => received === 1, 60_000);
     await third.line(({ level }) => level === 'error');
     await new Promise((resolve) => setTimeout(resolve, 3000)); // time in which nothing may be deleted
     for (const name of ['old', 'fresh', 'added']) expect(await found(namespace, name), name).toBe(200);
     expect((await third.api('POST', '/api/v1/admin/history/confirm', {})).status).toBe(200);
-    await until(() => found(namespace, 'added'), (status) => status === 404, 60_000);
+    await until(
+      () => found(namespace, 'added'),
+      (status) => status === 404,
+      60_000,
+    );
     expect(await found(namespace, 'fresh'), 'a stack the restored database never knew stays').toBe(200);
     expect(started.log.some(({ level }) => level === 'fatal')).toBe(false);
   });

@@ -1,6 +1,6 @@
 import { beforeAll, describe, expect, it } from 'vitest';
-import type { Database } from '../../broker/database.ts';
 import { GoAwayReason } from '#proto/brokkr/v1/sync_pb.js';
+import type { Database } from '../../broker/database.ts';
 import { connectAgent, hello } from '../agent-client.ts';
 import { openTestDatabase, testDatabase } from '../postgres.ts';
 import { startBroker, startProcess, type TestBroker } from '../processes.ts';
@@ -32,7 +32,9 @@ async function works(pak: string): Promise<number> {
 }
 
 async function newAgent() {
-  return (await call<{ agent: { id: string }; initial_pak: string }>('POST', '/agents', { name: unique('agent'), cluster_name: 'c' })).body;
+  return (
+    await call<{ agent: { id: string }; initial_pak: string }>('POST', '/agents', { name: unique('agent'), cluster_name: 'c' })
+  ).body;
 }
 
 describe('a key', () => {
@@ -40,7 +42,15 @@ describe('a key', () => {
   it('is shown when it is made and never again', async () => {
     const { body: made } = await call<{ generator: { id: string }; pak: string }>('POST', '/generators', { name: unique('g') });
     const { agent, initial_pak } = await newAgent();
-    for (const path of [`/generators/${made.generator.id}`, '/generators', `/agents/${agent.id}`, '/agents', '/keys', '/paks', '/admin/audit-logs?limit=1000']) {
+    for (const path of [
+      `/generators/${made.generator.id}`,
+      '/generators',
+      `/agents/${agent.id}`,
+      '/agents',
+      '/keys',
+      '/paks',
+      '/admin/audit-logs?limit=1000',
+    ]) {
       const answer = JSON.stringify((await call('GET', path)).body);
       for (const pak of [made.pak, initial_pak]) expect(answer, path).not.toContain(pak.split('_')[2]);
     }
@@ -55,7 +65,11 @@ describe('a key', () => {
   });
 
   it('expires at its time although it was used a moment before', async () => {
-    const { body } = await call<{ pak: string }>('POST', '/keys', { role: 'admin', name: unique('k'), expires_at: new Date(Date.now() + 1500).toISOString() });
+    const { body } = await call<{ pak: string }>('POST', '/keys', {
+      role: 'admin',
+      name: unique('k'),
+      expires_at: new Date(Date.now() + 1500).toISOString(),
+    });
     expect(await works(body.pak)).toBe(200);
     await expect.poll(() => works(body.pak), { timeout: 5000, interval: 100 }).toBe(401);
   });
@@ -75,7 +89,12 @@ describe('a key', () => {
   // C-071
   it('lives on for the grace that a rotation gives it', async () => {
     const { body: made } = await call<{ generator: { id: string }; pak: string }>('POST', '/generators', { name: unique('g') });
-    const rotated = await call<{ pak: string }>('POST', `/generators/${made.generator.id}/rotate-pak?grace_seconds=2`, undefined, made.pak);
+    const rotated = await call<{ pak: string }>(
+      'POST',
+      `/generators/${made.generator.id}/rotate-pak?grace_seconds=2`,
+      undefined,
+      made.pak,
+    );
     expect(rotated.status).toBe(201);
     expect([await works(made.pak), await works(rotated.body.pak)]).toEqual([200, 200]);
     await expect.poll(() => works(made.pak), { timeout: 6000, interval: 100 }).toBe(401);
@@ -87,7 +106,12 @@ describe('a key', () => {
     const second = await call<{ pak: string }>('POST', '/keys', { role: 'agent', agent_id: agent.id, name: 'second' });
     expect([await works(initial_pak), await works(second.body.pak)]).toEqual([200, 200]);
     const keys = await call<{ agent_id: string; name: string }[]>('GET', '/keys');
-    expect(keys.body.filter(({ agent_id }) => agent_id === agent.id).map(({ name }) => name).sort()).toEqual(['initial', 'second']);
+    expect(
+      keys.body
+        .filter(({ agent_id }) => agent_id === agent.id)
+        .map(({ name }) => name)
+        .sort(),
+    ).toEqual(['initial', 'second']);
   });
 
   it.each([
@@ -107,15 +131,22 @@ describe('the admin key of a first start', () => {
   it('is printed once on the terminal and never in the log', async () => {
     const { url } = await testDatabase({ empty: true });
     const start = async () => {
-      const started = await startProcess('broker/main.ts', ['serve'], { DATABASE_URL: url, BROKKR__BROKER__LISTEN: '127.0.0.1:0', BROKKR__LOG__LEVEL: 'trace' });
-      return { started, address: (await started.line((line) => line.msg === 'broker serves'))['address'] };
+      const started = await startProcess('broker/main.ts', ['serve'], {
+        DATABASE_URL: url,
+        BROKKR__BROKER__LISTEN: '127.0.0.1:0',
+        BROKKR__LOG__LEVEL: 'trace',
+      });
+      return { started, address: (await started.line((line) => line.msg === 'broker serves')).address };
     };
     const first = await start();
     const printed = first.started.text.join('\n').match(/brokkr_BR\w+/g) ?? [];
     expect(printed).toHaveLength(1);
     const pak = String(printed[0]);
     shown.push(pak);
-    const answer = await fetch(`http://${first.address}/api/v1/auth/pak`, { method: 'POST', headers: { authorization: `Bearer ${pak}` } });
+    const answer = await fetch(`http://${first.address}/api/v1/auth/pak`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${pak}` },
+    });
     expect(await answer.json()).toMatchObject({ admin: true });
     expect(JSON.stringify(first.started.log)).not.toContain(pak.split('_')[2]);
     expect(await first.started.stop()).toBe(0);
@@ -130,7 +161,9 @@ describe('no trace of a secret', () => {
   it('is in the database or in the log of the process, after everything above', async () => {
     const yaml = 'apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {password: correct-horse-battery}\n';
     expect((await call('PUT', '/stacks/by-name/secret/apply', { yaml_content: yaml })).status).toBe(200);
-    expect((await call('PUT', '/stacks/by-name/secret/apply', { yaml_content: `${yaml}password: correct-horse-battery: [` })).status).toBe(400);
+    expect(
+      (await call('PUT', '/stacks/by-name/secret/apply', { yaml_content: `${yaml}password: correct-horse-battery: [` })).status,
+    ).toBe(400);
     const stored = await dump(db);
     const logged = [...broker.text, ...broker.log.map((line) => JSON.stringify(line))].join('\n');
     expect(shown.length).toBeGreaterThan(10);

@@ -10,7 +10,8 @@ beforeAll(async () => {
   await rig.start(agent);
 });
 
-const found = async (namespace: string, name: string) => (await rig.kube.request('GET', `/api/v1/namespaces/${namespace}/configmaps/${name}`)).status;
+const found = async (namespace: string, name: string) =>
+  (await rig.kube.request('GET', `/api/v1/namespaces/${namespace}/configmaps/${name}`)).status;
 
 describe('the main job', () => {
   // C-003, C-009, C-012, C-030, C-050, N-010, N-024, N-088
@@ -41,7 +42,9 @@ spec:
     await rig.status(stack.id, healthyAt(1));
     expect((await rig.publish('same', yaml, agent.label)).result).toBe('unchanged');
     const since = await rig.kube.auditMark();
-    const again = await rig.broker.api('POST', `/api/v1/stacks/${stack.id}/deployment-objects`, `# only a comment\n${yaml}`, { 'content-type': 'application/yaml' });
+    const again = await rig.broker.api('POST', `/api/v1/stacks/${stack.id}/deployment-objects`, `# only a comment\n${yaml}`, {
+      'content-type': 'application/yaml',
+    });
     expect(again.status).toBe(201);
     await rig.status(stack.id, healthyAt(2));
     expect(await rig.kube.auditEvents({ user: agent.user, since, namespace })).toEqual([]);
@@ -49,26 +52,44 @@ spec:
 
   it('applies one changed object, prunes a removed one, and removes everything when the stack is deleted', async () => {
     const namespace = await rig.kube.namespace('life');
-    const stack = await rig.publish('life', `${configMap(namespace, 'a')}---\n${configMap(namespace, 'b')}---\n${configMap(namespace, 'c')}`, agent.label);
+    const stack = await rig.publish(
+      'life',
+      `${configMap(namespace, 'a')}---\n${configMap(namespace, 'b')}---\n${configMap(namespace, 'c')}`,
+      agent.label,
+    );
     await rig.status(stack.id, healthyAt(1));
     const since = await rig.kube.auditMark();
     await rig.publish('life', `${configMap(namespace, 'a')}---\n${configMap(namespace, 'b', '2')}`, agent.label);
     await rig.status(stack.id, healthyAt(2));
-    const changed = (await rig.kube.auditEvents({ user: agent.user, since, namespace, dryRun: false })).map(({ verb, objectRef }) => `${verb} ${objectRef?.name}`);
+    const changed = (await rig.kube.auditEvents({ user: agent.user, since, namespace, dryRun: false })).map(
+      ({ verb, objectRef }) => `${verb} ${objectRef?.name}`,
+    );
     expect(changed.filter((call) => /^(patch|delete)/.test(call)).sort()).toEqual(['delete c', 'patch b']);
     expect((await rig.broker.api('DELETE', `/api/v1/stacks/${stack.id}`)).status).toBe(204);
-    await until(() => found(namespace, 'a'), (status) => status === 404);
-    await until(() => rig.broker.api('GET', `/api/v1/stacks/${stack.id}/status`), ({ status }) => status === 404);
+    await until(
+      () => found(namespace, 'a'),
+      (status) => status === 404,
+    );
+    await until(
+      () => rig.broker.api('GET', `/api/v1/stacks/${stack.id}/status`),
+      ({ status }) => status === 404,
+    );
   });
 
   // C-041
   it('follows labels: added, the stack comes; removed, it is pruned', async () => {
     const namespace = await rig.kube.namespace('label');
     const stack = await rig.publish('by-label', configMap(namespace, 'a'), 'some-other-label');
-    expect((await rig.broker.api('POST', `/api/v1/agents/${agent.id}/labels`, { agent_id: agent.id, label: 'some-other-label' })).status).toBe(201);
+    expect(
+      (await rig.broker.api('POST', `/api/v1/agents/${agent.id}/labels`, { agent_id: agent.id, label: 'some-other-label' }))
+        .status,
+    ).toBe(201);
     await rig.status(stack.id, healthyAt(1));
     await rig.broker.api('DELETE', `/api/v1/agents/${agent.id}/labels/some-other-label`);
-    await until(() => found(namespace, 'a'), (status) => status === 404);
+    await until(
+      () => found(namespace, 'a'),
+      (status) => status === 404,
+    );
   });
 
   // C-051
@@ -77,8 +98,16 @@ spec:
     const stack = await rig.publish('drift', `${configMap(namespace, 'a')}---\n${configMap(namespace, 'b')}`, agent.label);
     await rig.status(stack.id, healthyAt(1));
     await rig.kube.request('DELETE', `/api/v1/namespaces/${namespace}/configmaps/a`);
-    await until(() => found(namespace, 'a'), (status) => status === 200);
-    await rig.kube.request('PATCH', `/api/v1/namespaces/${namespace}/configmaps/b`, { data: { key: 'wrong' } }, { 'content-type': 'application/merge-patch+json' });
+    await until(
+      () => found(namespace, 'a'),
+      (status) => status === 200,
+    );
+    await rig.kube.request(
+      'PATCH',
+      `/api/v1/namespaces/${namespace}/configmaps/b`,
+      { data: { key: 'wrong' } },
+      { 'content-type': 'application/merge-patch+json' },
+    );
     await until(
       () => rig.kube.request('GET', `/api/v1/namespaces/${namespace}/configmaps/b`),
       ({ body }) => (body as { data?: { key?: string } }).data?.key === '1',
@@ -92,7 +121,10 @@ spec:
     const stack = await rig.publish('opaque', yaml, agent.label, '&validation=none');
     const status = await rig.status(stack.id, ({ phase }) => phase === 'refused' || phase === 'failed');
     expect(JSON.stringify(status)).toMatch(/line/);
-    const event = await until(async () => (await rig.events(agent.id)).find(({ deployment_object_id: id }) => id === stack.objectId), (value) => value !== undefined);
+    const event = await until(
+      async () => (await rig.events(agent.id)).find(({ deployment_object_id: id }) => id === stack.objectId),
+      (value) => value !== undefined,
+    );
     expect(event?.status).toBe('FAILURE');
     expect(`${event?.message} ${JSON.stringify(event?.objects)}`).toMatch(/line 1[0-9].*column|"line":1[0-9]/);
     expect(await found(namespace, 'good')).toBe(404);
@@ -115,7 +147,19 @@ spec:
         group,
         scope: 'Namespaced',
         names: { plural: 'widgets', singular: 'widget', kind: 'Widget', listKind: 'WidgetList' },
-        versions: [{ name: 'v1', served: true, storage: true, schema: { openAPIV3Schema: { type: 'object', properties: { spec: { type: 'object', properties: { size: { type: 'integer' } } } } } } }],
+        versions: [
+          {
+            name: 'v1',
+            served: true,
+            storage: true,
+            schema: {
+              openAPIV3Schema: {
+                type: 'object',
+                properties: { spec: { type: 'object', properties: { size: { type: 'integer' } } } },
+              },
+            },
+          },
+        ],
       },
     };
     expect((await rig.kube.request('POST', '/apis/apiextensions.k8s.io/v1/customresourcedefinitions', crd)).status).toBe(201);
@@ -130,7 +174,10 @@ spec:
     const stack = await rig.publish('inactive', configMap(namespace, 'a'), other.label);
     await rig.status(stack.id, healthyAt(1));
     await rig.broker.api('PUT', `/api/v1/agents/${other.id}`, { status: 'INACTIVE' });
-    await until(() => rig.broker.api<{ transport: string | null }>('GET', `/api/v1/agents/${other.id}`), ({ body }) => body.transport === null);
+    await until(
+      () => rig.broker.api<{ transport: string | null }>('GET', `/api/v1/agents/${other.id}`),
+      ({ body }) => body.transport === null,
+    );
     await rig.publish('inactive', configMap(namespace, 'a', '2'), other.label);
     await rig.broker.api('DELETE', `/api/v1/agents/${other.id}/labels/${other.label}`);
     await new Promise((resolve) => setTimeout(resolve, 1000)); // time in which nothing may happen

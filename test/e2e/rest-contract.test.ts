@@ -96,7 +96,9 @@ interface Step {
 const STEPS: readonly Step[] = TABLE.trim()
   .split('\n')
   .map((line) => {
-    const [caller = '', request = '', body = '', status = '', answer = '', keeps = ''] = line.split('|').map((cell) => cell.trim());
+    const [caller = '', request = '', body = '', status = '', answer = '', keeps = ''] = line
+      .split('|')
+      .map((cell) => cell.trim());
     const [verb = '', path = ''] = request.split(' ');
     return { name: request, caller, verb, path, body: body.replaceAll('⏎', '\n'), status: Number(status), answer, keeps };
   });
@@ -115,7 +117,10 @@ describe('the REST contract', () => {
     const body = fill(step.body);
     const type = /^(["{]|$)/.test(body) ? 'application/json' : 'application/yaml';
     const pak = step.caller === 'admin' ? broker.adminPak : kept[`${step.caller}Pak`];
-    const { status, body: answer } = await broker.api<unknown>(step.verb, `/api/v1${fill(step.path)}`, body || undefined, { 'content-type': type, authorization: pak ?? '' });
+    const { status, body: answer } = await broker.api<unknown>(step.verb, `/api/v1${fill(step.path)}`, body || undefined, {
+      'content-type': type,
+      authorization: pak ?? '',
+    });
     expect(status, JSON.stringify(answer)).toBe(step.status);
     called.add(methodOf(step.verb, fill(step.path)));
     checkAnswer(answer, fill(step.answer));
@@ -150,5 +155,7 @@ function methodOf(verb: string, target: string): string {
     return route.verb === verb && new RegExp(`^${pattern}$`).test(pathname.replace(/\/$/, ''));
   });
   const asked = fits.find((route) => route.whenQuery.some((name) => searchParams.has(name)));
-  return (asked ?? fits.find((route) => route.whenQuery.length === 0 && !route.template.includes('{')) ?? fits[0])?.method.name ?? '';
+  return (
+    (asked ?? fits.find((route) => route.whenQuery.length === 0 && !route.template.includes('{')) ?? fits[0])?.method.name ?? ''
+  );
 }

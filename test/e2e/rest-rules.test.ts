@@ -28,7 +28,10 @@ async function newStack(): Promise<Json> {
 describe('PUT', () => {
   it('clears what is null, leaves what is absent, and takes back a whole object as it was read', async () => {
     const stack = await newStack();
-    expect((await call('PUT', `/stacks/${stack.id}`, { name: 'renamed' })).body).toMatchObject({ name: 'renamed', description: 'before' });
+    expect((await call('PUT', `/stacks/${stack.id}`, { name: 'renamed' })).body).toMatchObject({
+      name: 'renamed',
+      description: 'before',
+    });
     const cleared = (await call('PUT', `/stacks/${stack.id}`, { description: null })).body;
     expect(cleared).toMatchObject({ name: 'renamed', description: null });
     const whole = await call('PUT', `/stacks/${stack.id}`, { ...cleared, description: 'whole' });
@@ -62,7 +65,9 @@ describe('If-Match', () => {
     expect(answers.map(({ status }) => status).sort()).toEqual([200, 412]);
     const next = answers.find(({ status }) => status === 200)?.headers.get('etag') ?? '';
     expect(next).not.toBe(etag);
-    expect((await call('DELETE', `/stacks/${stack.id}`, undefined, { 'if-match': etag })).body).toMatchObject({ code: 'precondition_failed' });
+    expect((await call('DELETE', `/stacks/${stack.id}`, undefined, { 'if-match': etag })).body).toMatchObject({
+      code: 'precondition_failed',
+    });
     expect((await call('DELETE', `/stacks/${stack.id}`, undefined, { 'if-match': next })).status).toBe(204);
   });
 });
@@ -70,7 +75,8 @@ describe('If-Match', () => {
 describe('Idempotency-Key', () => {
   it('makes a repetition answer what the first call answered, and do nothing', async () => {
     const stack = await newStack();
-    const publish = () => call('POST', `/stacks/${stack.id}/deployment-objects`, { yaml_content: YAML }, { 'idempotency-key': 'publish-1' });
+    const publish = () =>
+      call('POST', `/stacks/${stack.id}/deployment-objects`, { yaml_content: YAML }, { 'idempotency-key': 'publish-1' });
     const first = await publish();
     const again = await storesNothing(broker.db, publish);
     expect(again).toMatchObject({ status: 201, body: first.body });
@@ -80,7 +86,10 @@ describe('Idempotency-Key', () => {
   it('is the caller’s own: another tenant may use the same', async () => {
     const name = unique('same');
     const headers = { 'idempotency-key': 'shared' };
-    const [one, two] = [await call('POST', '/stacks', { name }, headers), await call('POST', '/stacks', { name }, { ...headers, authorization: tenant.pak })];
+    const [one, two] = [
+      await call('POST', '/stacks', { name }, headers),
+      await call('POST', '/stacks', { name }, { ...headers, authorization: tenant.pak }),
+    ];
     expect([one.status, two.status]).toEqual([201, 201]);
     expect(one.body.id).not.toBe(two.body.id);
   });
@@ -88,9 +97,11 @@ describe('Idempotency-Key', () => {
   it('runs twenty repetitions at once as one', async () => {
     const before = await rowCounts(broker.db);
     const name = unique('burst');
-    const answers = await Promise.all(Array.from({ length: 20 }, () => call('POST', '/stacks', { name }, { 'idempotency-key': 'burst' })));
+    const answers = await Promise.all(
+      Array.from({ length: 20 }, () => call('POST', '/stacks', { name }, { 'idempotency-key': 'burst' })),
+    );
     expect(new Set(answers.map(({ status, body }) => `${status} ${body.id}`)).size).toBe(1);
-    expect((await rowCounts(broker.db))['stack']).toBe((before['stack'] ?? 0) + 1);
+    expect((await rowCounts(broker.db)).stack).toBe((before.stack ?? 0) + 1);
   });
 
   it('does not show a key again', async () => {
@@ -122,7 +133,10 @@ describe('dry_run', () => {
 
   it('fails as the real call would', async () => {
     const stack = await newStack();
-    expect(await call('POST', '/stacks?dry_run=true', { name: stack['name'] })).toMatchObject({ status: 409, body: { code: 'unique_violation' } });
+    expect(await call('POST', '/stacks?dry_run=true', { name: stack.name })).toMatchObject({
+      status: 409,
+      body: { code: 'unique_violation' },
+    });
   });
 });
 
@@ -136,7 +150,7 @@ describe('a list', () => {
     let path: string | undefined = '/stacks?limit=3';
     for (let pages = 0; path && pages < 10; pages++) {
       const page: Awaited<ReturnType<typeof call<Json[]>>> = await call<Json[]>('GET', path, undefined, headers);
-      seen.push(...page.body.map((stack) => String(stack['name'])));
+      seen.push(...page.body.map((stack) => String(stack.name)));
       path = /<\/api\/v1([^>]+)>; rel="next"/.exec(page.headers.get('link') ?? '')?.[1];
     }
     expect(seen).toEqual([...names].reverse());
@@ -147,7 +161,10 @@ describe('a list', () => {
 describe('errors of the database', () => {
   it('name the constraint', async () => {
     const stack = await newStack();
-    expect((await call('POST', '/stacks', { name: stack['name'] })).body).toMatchObject({ code: 'unique_violation', details: { constraint: 'stack_name_key' } });
+    expect((await call('POST', '/stacks', { name: stack.name })).body).toMatchObject({
+      code: 'unique_violation',
+      details: { constraint: 'stack_name_key' },
+    });
     const agent = await broker.agent(unique('agent'));
     const label = () => call('POST', `/agents/${agent.id}/labels`, { agent_id: agent.id, label: 'x' });
     expect([(await label()).status, (await label()).status]).toEqual([201, 409]);
@@ -166,11 +183,20 @@ describe('an assignment is checked in the order of the contract', () => {
     expect(await assign(randomUUID(), tenant.pak)).toMatchObject({ status: 404, body: { code: 'stack_not_found' } });
     expect(await assign(foreign.id, tenant.pak)).toMatchObject({ status: 403, body: { code: 'target_generator_mismatch' } });
     expect(await assign(own.id, tenant.pak)).toMatchObject({ status: 403, body: { code: 'agent_not_registered' } });
-    expect(await call('POST', `/agents/${agent.id}/targets`, { agent_id: randomUUID(), stack_id: own.id })).toMatchObject({ status: 400, body: { code: 'agent_id_mismatch' } });
+    expect(await call('POST', `/agents/${agent.id}/targets`, { agent_id: randomUUID(), stack_id: own.id })).toMatchObject({
+      status: 400,
+      body: { code: 'agent_id_mismatch' },
+    });
     expect(await assign(own.id, broker.adminPak, randomUUID())).toMatchObject({ status: 404, body: { code: 'agent_not_found' } });
     expect((await assign(own.id, broker.adminPak)).status).toBe(201); // registers the agent, too
     expect(await assign(own.id, tenant.pak)).toMatchObject({ status: 409, body: { code: 'unique_violation' } });
-    expect(await call('POST', `/generators/${tenant.id}/register`, { agent_id: agent.id })).toMatchObject({ status: 409, body: { code: 'already_registered' } });
-    expect(await call('POST', `/generators/${tenant.id}/register`, {})).toMatchObject({ status: 400, body: { code: 'missing_agent_id' } });
+    expect(await call('POST', `/generators/${tenant.id}/register`, { agent_id: agent.id })).toMatchObject({
+      status: 409,
+      body: { code: 'already_registered' },
+    });
+    expect(await call('POST', `/generators/${tenant.id}/register`, {})).toMatchObject({
+      status: 400,
+      body: { code: 'missing_agent_id' },
+    });
   });
 });

@@ -12,7 +12,14 @@ export interface AgentStatus {
   readonly phase: string;
   readonly health: string;
   readonly message: string | null;
-  readonly objects: readonly { readonly kind: string; readonly name: string; readonly reason: string; readonly message: string; readonly line: number | null; readonly column: number | null }[];
+  readonly objects: readonly {
+    readonly kind: string;
+    readonly name: string;
+    readonly reason: string;
+    readonly message: string;
+    readonly line: number | null;
+    readonly column: number | null;
+  }[];
 }
 
 /** An event as REST tells it. */
@@ -23,7 +30,12 @@ export interface Event {
   readonly message: string | null;
   readonly generation: number | null;
   readonly attempt_id: string | null;
-  readonly objects: readonly { readonly kind: string; readonly name: string; readonly reason: string; readonly message: string }[];
+  readonly objects: readonly {
+    readonly kind: string;
+    readonly name: string;
+    readonly reason: string;
+    readonly message: string;
+  }[];
 }
 
 /** A broker process, and what a test does to it. */
@@ -34,9 +46,22 @@ export interface Rig {
   /** Creates an agent record with one label of its own. */
   register(): Promise<AgentRecord>;
   /** Starts its process against the shared cluster. */
-  start(agent: AgentRecord, options?: { readonly brokerUrl?: string; readonly env?: Readonly<Record<string, string>>; readonly kubeconfigPath?: string; readonly dataDir?: string }): Promise<TestProcess & { readonly dataDir: string }>;
+  start(
+    agent: AgentRecord,
+    options?: {
+      readonly brokerUrl?: string;
+      readonly env?: Readonly<Record<string, string>>;
+      readonly kubeconfigPath?: string;
+      readonly dataDir?: string;
+    },
+  ): Promise<TestProcess & { readonly dataDir: string }>;
   /** Publishes under a stack name to the agent's label; returns stack id, generation and deployment object. */
-  publish(stack: string, yaml: string, label: string, query?: string): Promise<{ readonly id: string; readonly generation: number; readonly objectId: string; readonly result: string }>;
+  publish(
+    stack: string,
+    yaml: string,
+    label: string,
+    query?: string,
+  ): Promise<{ readonly id: string; readonly generation: number; readonly objectId: string; readonly result: string }>;
   /** Resolves when the stack's status on its (only) agent fits; rejects after `timeoutMs` with what it was. */
   status(stackId: string, fits: (status: AgentStatus) => boolean, timeoutMs?: number): Promise<AgentStatus>;
   events(agentId: string): Promise<readonly Event[]>;
@@ -71,9 +96,20 @@ export function rigOn(kube: Kube, broker: TestBroker, databaseUrl: string): Rig 
       const label = unique('label');
       const namespace = await kube.namespace('agent');
       const identity = await kube.identity(unique('agent'), { clusterAdmin: true });
-      const { status, body } = await broker.api<{ agent: { id: string }; initial_pak: string }>('POST', '/api/v1/agents', { name: label, cluster_name: 'test', labels: [label] });
+      const { status, body } = await broker.api<{ agent: { id: string }; initial_pak: string }>('POST', '/api/v1/agents', {
+        name: label,
+        cluster_name: 'test',
+        labels: [label],
+      });
       if (status !== 201) throw new Error(`agent not created: ${JSON.stringify(body)}`);
-      return { id: body.agent.id, pak: body.initial_pak, label, namespace, kubeconfigPath: identity.kubeconfigPath, user: identity.user };
+      return {
+        id: body.agent.id,
+        pak: body.initial_pak,
+        label,
+        namespace,
+        kubeconfigPath: identity.kubeconfigPath,
+        user: identity.user,
+      };
     },
     start: (agent, options = {}) =>
       startAgent({
@@ -86,12 +122,11 @@ export function rigOn(kube: Kube, broker: TestBroker, databaseUrl: string): Rig 
         env: options.env ?? {},
       }),
     async publish(stack, yaml, label, query = '') {
-      const { status, body } = await broker.api<{ stack: { id: string; generation: number }; deployment_object: { id: string }; result: string }>(
-        'PUT',
-        `/api/v1/stacks/by-name/${stack}/apply?label=${label}${query}`,
-        yaml,
-        { 'content-type': 'application/yaml' },
-      );
+      const { status, body } = await broker.api<{
+        stack: { id: string; generation: number };
+        deployment_object: { id: string };
+        result: string;
+      }>('PUT', `/api/v1/stacks/by-name/${stack}/apply?label=${label}${query}`, yaml, { 'content-type': 'application/yaml' });
       if (status !== 200) throw new Error(`not published: ${status} ${JSON.stringify(body)}`);
       return { id: body.stack.id, generation: body.stack.generation, objectId: body.deployment_object.id, result: body.result };
     },

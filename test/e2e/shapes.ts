@@ -22,11 +22,14 @@ const SHAPES = {
   CreateGeneratorResponse: 'generator any, pak str',
   CreateKeyResponse: 'key any, pak str',
   DeploymentHealthResponse: 'deployment_object_id uuid, health_records list, overall_status str',
-  DeploymentHealth: 'agent_id uuid, checked_at time, created_at time, deployment_object_id uuid, id uuid, status str, summary? str, updated_at time',
+  DeploymentHealth:
+    'agent_id uuid, checked_at time, created_at time, deployment_object_id uuid, id uuid, status str, summary? str, updated_at time',
   DeploymentObject: `created_at time, deleted_at? time, id uuid, is_deletion_marker bool, sequence_id int, stack_id uuid, submitted_at time, updated_at time, yaml_checksum str, yaml_content str
     + revision int, object_count int`,
-  Generator: 'created_at time, deleted_at? time, description? str, id uuid, is_active bool, is_system bool, last_active_at? time, name str, updated_at time',
-  HistoryEntry: 'generation int, deployment_object_id? uuid, revision? int, yaml_checksum? str, object_count int, options? any, cause str, created_at time, actor str, applied_agents int',
+  Generator:
+    'created_at time, deleted_at? time, description? str, id uuid, is_active bool, is_system bool, last_active_at? time, name str, updated_at time',
+  HistoryEntry:
+    'generation int, deployment_object_id? uuid, revision? int, yaml_checksum? str, object_count int, options? any, cause str, created_at time, actor str, applied_agents int',
   Key: 'id uuid, role str, agent_id? uuid, generator_id? uuid, name str, short_token str, read_only bool, expires_at? time, last_used_at? time, created_at time, revoked_at? time',
   PakSummary: 'id uuid, name str',
   Stack: `created_at time, deleted_at? time, description? str, generator_id uuid, id uuid, name str, updated_at time
@@ -35,7 +38,8 @@ const SHAPES = {
   StackHealthResponse: 'deployment_objects list, overall_status str, stack_id uuid',
   StackLabel: 'id uuid, label str, stack_id uuid',
   StackStatus: 'stack any, agents list',
-  TargetExplanation: 'agent_id uuid, agent_name str, stack_id uuid, stack_name str, assigned bool, matched list, nearly list, withheld str',
+  TargetExplanation:
+    'agent_id uuid, agent_name str, stack_id uuid, stack_name str, assigned bool, matched list, nearly list, withheld str',
   ApplyResponse: 'stack any, deployment_object? any, result str, changes list, targeted_agents int, warnings list',
   AgentPak: 'agent any, pak str',
   Pak: 'pak str',
@@ -71,6 +75,10 @@ export function expectShape(value: unknown, name: ShapeName): void {
     if (!fits) problems.push(`${field} is ${JSON.stringify(content)}, expected ${kind}`);
   }
   const known = new Set(fields.map(([label = '']) => label.replace('?', '')));
-  problems.push(...Object.keys(json).filter((field) => !known.has(field)).map((field) => `${field} is not in the contract`));
+  problems.push(
+    ...Object.keys(json)
+      .filter((field) => !known.has(field))
+      .map((field) => `${field} is not in the contract`),
+  );
   expect(problems, `${name}: ${JSON.stringify(value).slice(0, 500)}`).toEqual([]);
 }

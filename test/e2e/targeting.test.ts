@@ -26,7 +26,12 @@ async function done(method: string, path: string, body?: unknown): Promise<void>
 
 /** Names of the stacks the agent is handed, sorted. */
 async function state(agent: { readonly id: string; readonly pak: string }): Promise<string[]> {
-  const objects = await broker.api<{ stack_id: string }[]>('GET', `/api/v1/agents/${agent.id}/target-state?mode=full`, undefined, { authorization: agent.pak });
+  const objects = await broker.api<{ stack_id: string }[]>(
+    'GET',
+    `/api/v1/agents/${agent.id}/target-state?mode=full`,
+    undefined,
+    { authorization: agent.pak },
+  );
   const stacks = await broker.api<{ id: string; name: string }[]>('GET', `/api/v1/agents/${agent.id}/stacks`);
   const names = new Map(stacks.body.map(({ id, name }) => [id, name]));
   return objects.body.map(({ stack_id }) => names.get(stack_id) ?? stack_id).sort();
@@ -44,7 +49,8 @@ describe('a stack reaches an agent', () => {
     const names = [unique('s'), unique('s')].sort();
     const stacks = [];
     for (const name of names) stacks.push(await broker.publish(name, YAML));
-    for (const agent of [one, two]) for (const stack of stacks) await done('POST', `/agents/${agent.id}/targets`, { agent_id: agent.id, stack_id: stack.id });
+    for (const agent of [one, two])
+      for (const stack of stacks) await done('POST', `/agents/${agent.id}/targets`, { agent_id: agent.id, stack_id: stack.id });
     expect(await state(one)).toEqual(names);
     expect(await state(two)).toEqual(names);
     await done('DELETE', `/agents/${one.id}/targets/${stacks[0]?.id}`);
@@ -116,7 +122,11 @@ describe('a stack reaches an agent', () => {
     const agent = await broker.agent(unique('a'), [label]);
     const stack = await broker.publish(unique('s'), YAML, [label]);
     await done('PUT', `/agents/${agent.id}`, { status: 'INACTIVE' });
-    expect(await explain(agent.id, stack.id)).toMatchObject({ assigned: false, matched: [{ method: 'label' }], withheld: 'the agent is INACTIVE' });
+    expect(await explain(agent.id, stack.id)).toMatchObject({
+      assigned: false,
+      matched: [{ method: 'label' }],
+      withheld: 'the agent is INACTIVE',
+    });
     const refused = await broker.api('GET', `/api/v1/agents/${agent.id}/target-state`, undefined, { authorization: agent.pak });
     expect(refused).toMatchObject({ status: 403, body: { code: 'agent_inactive' } });
   });
@@ -136,26 +146,48 @@ describe('all prod agents get all prod stacks', () => {
     }
     for (const agent of agents) expect(await state(agent)).toEqual([...names].sort());
     const after = await rowCounts(broker.db);
-    expect(after['agent_target']).toBe(before['agent_target']);
-    expect((after['agent_label'] ?? 0) - (before['agent_label'] ?? 0)).toBe(50);
-    expect((after['stack_label'] ?? 0) - (before['stack_label'] ?? 0)).toBe(50);
+    expect(after.agent_target).toBe(before.agent_target);
+    expect((after.agent_label ?? 0) - (before.agent_label ?? 0)).toBe(50);
+    expect((after.stack_label ?? 0) - (before.stack_label ?? 0)).toBe(50);
   });
 });
 
 describe('agent_acceptance=registered', () => {
   it('hands an agent nothing of generators it is not registered with', async () => {
     const strict = await startInProcessBroker({ env: { BROKKR__BROKER__AGENT_ACCEPTANCE: 'registered' } });
-    const generator = (await strict.api<{ generator: { id: string }; pak: string }>('POST', '/api/v1/generators', { name: 'team' })).body;
+    const generator = (
+      await strict.api<{ generator: { id: string }; pak: string }>('POST', '/api/v1/generators', { name: 'team' })
+    ).body;
     const agent = await strict.agent('edge', ['prod']);
-    const published = await strict.api<{ stack: { id: string }; targeted_agents: number }>('PUT', '/api/v1/stacks/by-name/web/apply?label=prod', YAML, { 'content-type': 'text/yaml', authorization: generator.pak });
+    const published = await strict.api<{ stack: { id: string }; targeted_agents: number }>(
+      'PUT',
+      '/api/v1/stacks/by-name/web/apply?label=prod',
+      YAML,
+      { 'content-type': 'text/yaml', authorization: generator.pak },
+    );
     expect(published.body.targeted_agents).toBe(0);
-    const handed = async () => (await strict.api<unknown[]>('GET', `/api/v1/agents/${agent.id}/target-state`, undefined, { authorization: agent.pak })).body;
+    const handed = async () =>
+      (await strict.api<unknown[]>('GET', `/api/v1/agents/${agent.id}/target-state`, undefined, { authorization: agent.pak }))
+        .body;
     expect(await handed()).toEqual([]);
     const [explained] = (await strict.api<Explanation[]>('GET', `/api/v1/targets/explain?agent_id=${agent.id}`)).body;
-    expect(explained).toMatchObject({ assigned: false, matched: [{ method: 'label' }], withheld: 'the agent is not registered with generator team' });
-    expect((await strict.api('POST', `/api/v1/generators/${generator.generator.id}/register`, undefined, { authorization: agent.pak })).status).toBe(201);
+    expect(explained).toMatchObject({
+      assigned: false,
+      matched: [{ method: 'label' }],
+      withheld: 'the agent is not registered with generator team',
+    });
+    expect(
+      (await strict.api('POST', `/api/v1/generators/${generator.generator.id}/register`, undefined, { authorization: agent.pak }))
+        .status,
+    ).toBe(201);
     expect(await handed()).toHaveLength(1);
-    expect((await strict.api('DELETE', `/api/v1/generators/${generator.generator.id}/register`, undefined, { authorization: agent.pak })).status).toBe(204);
+    expect(
+      (
+        await strict.api('DELETE', `/api/v1/generators/${generator.generator.id}/register`, undefined, {
+          authorization: agent.pak,
+        })
+      ).status,
+    ).toBe(204);
     expect(await handed()).toEqual([]);
   });
 });

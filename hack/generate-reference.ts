@@ -1,0 +1,47 @@
+import { AGENT_SETTINGS } from '../agent/config.ts';
+import { BROKER_SETTINGS } from '../broker/config.ts';
+import { describeConfig, type SettingRow } from '../lib/config.ts';
+import { ERRORS } from '../lib/errors.ts';
+
+/** The reference pages that are tables in the code: settings of broker and agent, errors. */
+export async function generateReference(): Promise<ReadonlyMap<string, string>> {
+  return new Map([
+    ['docs/reference/broker-settings.md', settingsPage('broker', describeConfig(BROKER_SETTINGS))],
+    ['docs/reference/agent-settings.md', settingsPage('agent', describeConfig(AGENT_SETTINGS))],
+    ['docs/reference/errors.md', errorsPage()],
+  ]);
+}
+
+function settingsPage(program: string, rows: readonly SettingRow[]): string {
+  const lines = rows.map((row) => {
+    const names = [row.variable, ...row.aliases].map((name) => `\`${name}\``).join(', ');
+    const limits = row.limits === '' ? '' : ` (${row.limits})`;
+    return `| \`${row.key}\` | ${names} | ${row.type}${limits} | ${row.default === '' ? '–' : `\`${row.default}\``} | ${escape(row.meaning)}${row.secret ? '; secret, also from the file named by the variable with `_FILE` appended' : ''} |`;
+  });
+  return `# Settings of the ${program}
+
+Generated from \`${program}/config.ts\`. The environment wins over the file named by \`BROKKR_CONFIG_FILE\` (YAML or JSON, one mapping a section),
+which wins over the defaults. Every problem is reported at once, before anything opens.
+
+| Setting | Variable | Type | Default | Meaning |
+|---|---|---|---|---|
+${lines.join('\n')}
+`;
+}
+
+function errorsPage(): string {
+  const lines = Object.entries(ERRORS).map(([name, [code, status]]) => `| \`${name}\` | ${status} | ${code} |`);
+  return `# Errors
+
+Generated from \`lib/errors.ts\`. Every error is \`{code, message, details?}\`: REST answers it as the body, RPC clients find it as the detail
+\`brokkr.v1.Error\`. The name is part of the contract, the message is not.
+
+| Name | HTTP status (REST) | gRPC code |
+|---|---|---|
+${lines.join('\n')}
+`;
+}
+
+function escape(text: string): string {
+  return text.replaceAll('|', '\\|');
+}
