@@ -112,7 +112,17 @@ async function serve(parts: Parts, signal: AbortSignal): Promise<void> {
   await using yaml = createYamlPool({ maxThreads: deps.threads }, clock);
   const namespace = config.agent.namespace ?? (inCluster(env) ? kube.namespace : undefined) ?? DEFAULT_NAMESPACE;
   const reconciler = openReconciler(
-    { kube, yaml, content, report: reports, clock, log, random: deps.random, newId },
+    {
+      kube,
+      yaml,
+      content,
+      report: reports,
+      clock,
+      log,
+      random: deps.random,
+      newId,
+      needTarget: (stackId) => reports.need(stackId),
+    },
     { agentId, namespace, defaultNamespace: config.agent.watchNamespace ?? 'default', concurrency: config.agent.concurrency },
   );
   reconciler.healthIntervalMs = config.agent.deploymentHealthIntervalMs;

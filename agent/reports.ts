@@ -3,6 +3,8 @@ import { Health, Phase } from '#proto/brokkr/v1/content_pb.js';
 import {
   type AgentMessage,
   type AttemptEvent,
+  NackCode,
+  NackSchema,
   type StackHealth,
   StackHealthSchema,
   type StackStatus,
@@ -35,6 +37,8 @@ export class Reports implements ReportSink {
   readonly #health = new Coalescer<StackHealth>();
   readonly #failing = new Set<string>();
   readonly #latest = new Map<string, StackStatus>();
+  /** Stacks whose target the engine wants again, and whether this session has asked. */
+  readonly #needed = new Map<string, { readonly generation: bigint; asked: boolean }>();
   /** Highest event number sent in this session and not yet acknowledged; 0 when none is. */
   #eventsSent = 0n;
   #owner: object | undefined;
@@ -72,8 +76,20 @@ export class Reports implements ReportSink {
     this.#wake();
   }
 
+  /**
+   * Asks the broker to send a stack whole again, as a refused delta does: after a restart with nothing changed the engine
+   * holds no manifest, and wants one once there is drift to correct. Goes again in every session until the target comes.
+   */
+  need(stackId: string): void {
+    const generation = this.#held.received(stackId)?.generation;
+    if (generation === undefined || this.#needed.has(stackId)) return;
+    this.#needed.set(stackId, { generation, asked: false });
+    this.#wake();
+  }
+
   /** A generation was received and verified. The engine's own status of the stack follows. */
   received(stackId: string, generation: bigint, manifestDigest: Uint8Array, at: StackStatus['changedAt']): void {
+    this.#needed.delete(stackId);
     const before = this.#latest.get(stackId);
     this.status(
       create(StackStatusSchema, {
@@ -107,6 +123,7 @@ export class Reports implements ReportSink {
     this.#wake = wake;
     this.#statuses.rewind();
     this.#health.rewind();
+    for (const need of this.#needed.values()) need.asked = false;
     this.#eventsSent = 0n;
   }
 
@@ -118,7 +135,7 @@ export class Reports implements ReportSink {
   /** The next frame's body and what to call with its number, or undefined when nothing is to be said. Outcomes, then states, then health. */
   next(owner: object, maxBytes: number): { readonly body: Body; sent(seq: bigint): void } | undefined {
     if (owner !== this.#owner) return undefined;
-    return this.#nextEvents(maxBytes) ?? this.#nextStatuses(maxBytes) ?? this.#nextHealth(maxBytes);
+    return this.#nextNeed() ?? this.#nextEvents(maxBytes) ?? this.#nextStatuses(maxBytes) ?? this.#nextHealth(maxBytes);
   }
 
   /** The broker has taken our frames up to `seq`. */
@@ -135,6 +152,23 @@ export class Reports implements ReportSink {
     if (through >= this.#eventsSent) this.#eventsSent = 0n;
     await this.#outbox.acknowledge(bootId, through);
     this.#wake();
+  }
+
+  #nextNeed() {
+    for (const [stackId, need] of this.#needed) {
+      if (need.asked) continue;
+      const value = create(NackSchema, {
+        stackId,
+        generation: need.generation,
+        code: NackCode.BASE_UNKNOWN,
+        detail: 'the target is not held whole',
+      });
+      const sent = () => {
+        need.asked = true;
+      };
+      return { body: { case: 'nack', value } satisfies Body, sent };
+    }
+    return undefined;
   }
 
   #nextEvents(maxBytes: number) {

@@ -114,6 +114,25 @@ spec:
     );
   });
 
+  it('restores an object after a restart with nothing changed, from content fetched again', async () => {
+    const other = await rig.register();
+    const first = await rig.start(other);
+    const namespace = await rig.kube.namespace('cold');
+    const stack = await rig.publish('cold', configMap(namespace, 'a'), other.label);
+    await rig.status(stack.id, healthyAt(1));
+    await first.stop();
+    await rig.start(other);
+    await until(
+      () => rig.broker.api<{ transport: string | null }>('GET', `/api/v1/agents/${other.id}`),
+      ({ body }) => body.transport === 'stream',
+    );
+    await rig.kube.request('DELETE', `/api/v1/namespaces/${namespace}/configmaps/a`);
+    await until(
+      () => found(namespace, 'a'),
+      (status) => status === 200,
+    );
+  });
+
   // C-010
   it('reports YAML mistakes with line and column when the broker did not look, and applies nothing', async () => {
     const namespace = await rig.kube.namespace('opaque');
