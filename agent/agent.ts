@@ -29,6 +29,8 @@ import { AgentView } from './view.ts';
 /** Where the inventory is unless the agent runs in a pod or is told. */
 const DEFAULT_NAMESPACE = 'brokkr-agent';
 const DEFAULT_HEALTH_MS = 60_000;
+/** Documents go to the disk cache this long after they came: a sync in the meantime has the disk and the cores for itself. */
+const CACHE_DELAY_MS = 5_000;
 
 /** What an agent needs from its surroundings. */
 export interface AgentDeps {
@@ -99,7 +101,8 @@ async function serve(parts: Parts, signal: AbortSignal): Promise<void> {
   const held = new HeldState();
   const reports = new Reports({ held, outbox });
   const cache = await openContentCache(join(deps.dataDir, 'blobs'), { log });
-  const content = new Content({ cache, manifestOf: (stackId) => held.newestManifest(stackId), log });
+  const settled = () => clock.sleep(CACHE_DELAY_MS, signal).catch(() => undefined);
+  const content = new Content({ cache, manifestOf: (stackId) => held.newestManifest(stackId), log, settled });
   await looking;
   const self = {
     ...{ installId: identity.installId, clusterUid: identity.clusterUid, processId: newId() },

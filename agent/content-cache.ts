@@ -1,5 +1,5 @@
-import { hash, randomUUID } from 'node:crypto';
-import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { hash } from 'node:crypto';
+import { mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errorText } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
@@ -51,9 +51,7 @@ export async function openContentCache(
       const size = Buffer.byteLength(text);
       if (size > maxBytes) return;
       try {
-        const temporary = join(dir, `${randomUUID()}.new`);
-        await writeFile(temporary, text, { mode: 0o600 });
-        await rename(temporary, join(dir, digest));
+        await writeFile(join(dir, digest), text, { mode: 0o600 }); // a torn file does not match its name when it is read
         sizes.set(digest, size);
         total += size;
         for (const oldest of sizes.keys()) {

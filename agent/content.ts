@@ -29,6 +29,8 @@ export interface ContentDeps {
   /** The manifest held of a stack: says what a document is, so that Secrets stay off the disk. */
   readonly manifestOf: (stackId: string) => Manifest | undefined;
   readonly log: Logger;
+  /** Resolves when the disk may be written: applying comes first. At once when absent. */
+  readonly settled?: () => Promise<void>;
 }
 
 /** Documents and manifests by digest: from memory, from disk, or from the broker while a session is up. All of it is verified. */
@@ -38,6 +40,7 @@ export class Content implements ContentSource {
   #memoryChars = 0;
   #fetch: Fetch | undefined;
   #writes: Promise<void> = Promise.resolve();
+  #writing = 0;
 
   constructor(deps: ContentDeps) {
     this.#deps = deps;
@@ -149,7 +152,9 @@ export class Content implements ContentSource {
   /** Behind the caller's back: applying does not wait for the cache. */
   #store(plain: ReadonlySet<string>, digest: string, text: string): void {
     const { cache } = this.#deps;
-    if (cache && plain.has(digest) && !cache.has(digest)) this.#writes = this.#writes.then(() => cache.write(digest, text));
+    if (!cache || !plain.has(digest) || cache.has(digest)) return;
+    if (this.#writing++ === 0) this.#writes = this.#writes.then(() => this.#deps.settled?.());
+    this.#writes = this.#writes.then(() => cache.write(digest, text)).finally(() => void this.#writing--);
   }
 
   #keep(digest: string, text: string): void {

@@ -248,19 +248,20 @@ describe.each<Tier>(['stream', 'poll'])('session over %s', (tier) => {
     expect(side.agent.configs.map((config) => config?.deletionsHeld)).toEqual([false, true]);
   });
 
-  it.runIf(tier === 'stream')('ends when the broker falls silent', async () => {
-    await using broker = await startScriptedBroker();
-    await using agent = await startAgentSide(broker.url);
-    broker.onHello = (peer) => peer.say(welcome({ config: { heartbeatIntervalMs: 50 } as never }));
-    broker.onFrame = () => undefined;
-    const session = agent.start(tier);
-    await session.welcomed;
-    expect(await session.ended).toMatchObject({
-      kind: 'lost',
-      welcomed: true,
-      detail: expect.stringMatching(/nothing came from the broker for \d+ ms/),
+  if (tier === 'stream')
+    it('ends when the broker falls silent', async () => {
+      await using broker = await startScriptedBroker();
+      await using agent = await startAgentSide(broker.url);
+      broker.onHello = (peer) => peer.say(welcome({ config: { heartbeatIntervalMs: 50 } as never }));
+      broker.onFrame = () => undefined;
+      const session = agent.start(tier);
+      await session.welcomed;
+      expect(await session.ended).toMatchObject({
+        kind: 'lost',
+        welcomed: true,
+        detail: expect.stringMatching(/nothing came from the broker for \d+ ms/),
+      });
     });
-  });
 
   it('tells refusals apart', async () => {
     await using broker = await startScriptedBroker();

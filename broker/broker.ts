@@ -62,6 +62,8 @@ export const SERVICES = [AdminService, AgentService, AgentSync, GeneratorService
 const MAX_POLL_HOLD_MS = 25_000;
 const MAX_FRAME_BYTES = 256 * 1024;
 const WINDOW_FRAMES = 256;
+/** Publications that wait to be parsed; more are refused with `too_many_requests`. Their texts have been read already. */
+const MAX_WAITING_TEXTS = 1000;
 /** Around a published text: the other fields, and JSON escapes of the text. */
 const PUBLISH_OVERHEAD = 2;
 
@@ -70,7 +72,7 @@ export function createBroker(config: BrokerConfig, deps: BrokerDeps): Broker {
   const { db, log, clock } = deps;
   const stopping = new AbortController();
   const feed = new ChangeFeed({ db, clock, log });
-  const yaml = createYamlPool({ maxThreads: config.broker.yamlThreads }, clock);
+  const yaml = createYamlPool({ maxThreads: config.broker.yamlThreads, maxQueue: MAX_WAITING_TEXTS }, clock);
   const blobs = createBlobStore(
     config.broker.encryptionKey === undefined
       ? []

@@ -25,13 +25,13 @@ interface Place {
 
 function findNull(desc: DescMessage, message: Fields, path: string): Place | undefined {
   for (const field of desc.fields) {
-    const found = inField(field, valueOf(field, message), `${path}${field.name}`);
+    const found = inField(field, contentOf(field, message), `${path}${field.name}`);
     if (found) return found;
   }
   return undefined;
 }
 
-function valueOf(field: DescField, message: Fields): unknown {
+function contentOf(field: DescField, message: Fields): unknown {
   if (!field.oneof) return message[field.localName];
   const chosen = message[field.oneof.localName] as { readonly case?: string; readonly value?: unknown };
   return chosen.case === field.localName ? chosen.value : undefined;

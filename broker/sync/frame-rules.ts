@@ -3,10 +3,10 @@ import { BrokkrError } from '#lib/errors.ts';
 import {
   type AgentMessage,
   type AttemptEvent,
+  type BucketEntries,
   type EventBatch,
   type Hello,
   HelloSchema,
-  type Ping,
   type StackHealth,
   type StackStatus,
 } from '#proto/brokkr/v1/sync_pb.js';
@@ -50,33 +50,36 @@ export function assertHello(hello: Hello): void {
 export function assertFrame({ body }: AgentMessage): void {
   switch (body.case) {
     case 'ping':
-      return assertPing(body.value);
+      assertInt4('ping.kubernetes_latency_ms', body.value.kubernetesLatencyMs ?? 0);
+      break;
     case 'status':
       assertCount('status.items', body.value.items.length, MAX_ITEMS);
-      return body.value.items.forEach(assertStatus);
+      body.value.items.forEach(assertStatus);
+      break;
     case 'health':
       assertCount('health.items', body.value.items.length, MAX_ITEMS);
-      return body.value.items.forEach(assertHealth);
+      body.value.items.forEach(assertHealth);
+      break;
     case 'events':
-      return assertEvents(body.value);
+      assertEvents(body.value);
+      break;
     case 'bucketEntries':
-      assertCount('bucket_entries.buckets', body.value.buckets.length, MAX_BUCKETS);
-      if (body.value.buckets.some((bucket) => bucket >= MAX_BUCKETS))
-        refuse('bucket_entries.buckets', `buckets are 0 to ${MAX_BUCKETS - 1}`);
-      return body.value.entries.forEach(({ stackId, manifestDigest }, index) => {
-        assertId(`bucket_entries.entries[${index}].stack_id`, stackId);
-        assertDigest(`bucket_entries.entries[${index}].manifest_digest`, manifestDigest);
-      });
+      assertBuckets(body.value);
+      break;
     case 'nack':
     case 'bye':
     case 'hello':
     case undefined:
-      return;
   }
 }
 
-function assertPing({ kubernetesLatencyMs = 0 }: Ping): void {
-  assertInt4('ping.kubernetes_latency_ms', kubernetesLatencyMs);
+function assertBuckets({ buckets, entries }: BucketEntries): void {
+  assertCount('bucket_entries.buckets', buckets.length, MAX_BUCKETS);
+  if (buckets.some((bucket) => bucket >= MAX_BUCKETS)) refuse('bucket_entries.buckets', `buckets are 0 to ${MAX_BUCKETS - 1}`);
+  for (const [index, { stackId, manifestDigest }] of entries.entries()) {
+    assertId(`bucket_entries.entries[${index}].stack_id`, stackId);
+    assertDigest(`bucket_entries.entries[${index}].manifest_digest`, manifestDigest);
+  }
 }
 
 function assertStatus(item: StackStatus, index: number): void {

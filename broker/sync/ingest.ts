@@ -135,7 +135,7 @@ export class Ingest implements Task {
         ),
       );
       this.#pendingEvents -= count;
-      batch.forEach(({ settled }, index) => settled.resolve(stored[index]));
+      for (const [index, { settled }] of batch.entries()) settled.resolve(stored[index]);
     } catch (error) {
       if (isPassing(error)) {
         this.#events.unshift(...batch);

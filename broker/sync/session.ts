@@ -59,6 +59,8 @@ const POLICIES = {
 } as const;
 /** Control frames waiting; beyond it the peer asks faster than it reads. */
 const MAX_CONTROL = 64;
+/** Unknown stacks of one agent waiting to be told; no agent holds that many. */
+const MAX_ABSENT = 20_000;
 
 /**
  * One agent's session, independent of its transport: the target state as the agent should have it, a set of dirty
@@ -73,6 +75,8 @@ export class AgentSession {
   /** Manifest digests the agent has said it holds. */
   readonly #received = new Map<string, Uint8Array>();
   readonly #dirty = new Set<string>();
+  /** Stacks the agent holds and should not, nor was ever told to remove. */
+  readonly #absent = new Set<string>();
   readonly #control: Body[] = [];
   readonly #wakeup = new Wakeup();
   readonly #unacked: Frame[] = [];
@@ -196,9 +200,10 @@ export class AgentSession {
       const desired = this.#desired.get(entry.stackId);
       const digest = desired && this.#root.get(entry.stackId);
       if (entry.manifestDigest.length > 0) this.#received.set(entry.stackId, entry.manifestDigest);
-      if (!desired) this.#push({ case: 'absent', value: { stackId: entry.stackId } });
+      if (!desired) this.#absent.add(entry.stackId);
       else if (!digest || Buffer.compare(digest, entry.digest) !== 0) this.#markDirty(entry.stackId);
     }
+    if (this.#absent.size > MAX_ABSENT) this.end('slow consumer');
     if (more) return;
     for (const bucket of buckets) {
       for (const { stackId } of this.#root.entries(bucket)) if (!this.#bucketsSeen.has(stackId)) this.#markDirty(stackId);
@@ -261,7 +266,7 @@ export class AgentSession {
     if (!this.#open) return false; // nothing may overtake Welcome
     if (this.#goAway || this.#control.length > 0) return true;
     if (this.#unacked.length >= this.options.windowFrames) return false;
-    return this.#dirty.size > 0 || this.#listing === 'sending';
+    return this.#absent.size > 0 || this.#dirty.size > 0 || this.#listing === 'sending';
   }
 
   /** Resolves when there may be something to send, at an acknowledgement, or rejects when `signal` aborts. */
@@ -274,7 +279,7 @@ export class AgentSession {
     this.#wakeup.wake();
   }
 
-  /** Makes the next frame: control first, then one dirty stack. Undefined when there is nothing to say now. */
+  /** Makes the next frame: control first, then one absent stack, then one dirty stack. Undefined when there is nothing to say now. */
   async next(): Promise<Frame | undefined> {
     if (!this.#open || this.signal.aborted) return undefined;
     const control = this.#control.shift();
@@ -287,6 +292,10 @@ export class AgentSession {
       return frame;
     }
     if (this.#unacked.length >= this.options.windowFrames) return undefined;
+    for (const stackId of this.#absent) {
+      this.#absent.delete(stackId);
+      if (!this.#desired.has(stackId)) return this.#frame(encode({ case: 'absent', value: { stackId } }));
+    }
     for (const stackId of this.#dirty) {
       this.#dirty.delete(stackId);
       const bytes = await this.#stackFrame(stackId);

@@ -20,7 +20,7 @@ export interface Measured extends AsyncDisposable {
 export function measure(entry: string, args: readonly string[], env: Readonly<Record<string, string>>): Measured {
   const child = spawn(process.execPath, [join(ROOT, entry), ...args], {
     cwd: ROOT,
-    env: { PATH: process.env.PATH, HOME: process.env.HOME, ...env },
+    env: { PATH: process.env.PATH, HOME: process.env.HOME, NODE_OPTIONS: process.env.BENCH_NODE_OPTIONS, ...env },
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   const lines: Readonly<Record<string, unknown>>[] = [];

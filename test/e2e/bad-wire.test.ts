@@ -8,6 +8,7 @@ import { Client, credentials, Metadata, type ServiceError } from '@grpc/grpc-js'
 import { beforeAll, describe, expect, it } from 'vitest';
 import { Phase } from '#proto/brokkr/v1/content_pb.js';
 import { ApplyRequestSchema } from '#proto/brokkr/v1/stacks_pb.js';
+import { SyncMode } from '#proto/brokkr/v1/sync_pb.js';
 import { connectAgent, hello } from '../agent-client.ts';
 import { type InProcessBroker, startInProcessBroker } from '../in-process-broker.ts';
 import { storesNothing } from './rows.ts';
@@ -216,5 +217,31 @@ describe('a frame of a session that cannot be stored', () => {
     expect((await honest.take('eventsAck')).through).toBe(1n);
     const stored = await broker.api<{ message: string }[]>('GET', `/api/v1/agents/${good.id}/events`);
     expect(stored.body.map((item) => item.message)).toEqual([message.replace('\0', '')]);
+  });
+});
+
+describe('an agent that holds more than the broker knows', () => {
+  it('is told of each stack that it is absent, however many they are', async () => {
+    const agent = await newAgent();
+    using client = connectAgent(broker.url, agent.pak);
+    const entries = Array.from({ length: 300 }, () => ({
+      stackId: randomUUID(),
+      generation: 1n,
+      digest: new Uint8Array(32).fill(1),
+    }));
+    client.send(hello({ clusterUid: agent.id, resume: { rootDigest: new Uint8Array(32).fill(7), entries: entries.length } }));
+    expect((await client.take('welcome')).mode).toBe(SyncMode.BUCKETS);
+    await client.take('buckets');
+    client.send({
+      case: 'bucketEntries',
+      value: { buckets: Array.from({ length: 256 }, (_, index) => index), entries } as never,
+    });
+    const absent: string[] = [];
+    while (absent.length < entries.length) {
+      absent.push((await client.take('absent')).stackId);
+      if (absent.length % 100 === 0) client.send({ case: 'ping', value: {} as never }); // acknowledges
+    }
+    await client.take('snapshotEnd');
+    expect(absent.sort()).toEqual(entries.map(({ stackId }) => stackId).sort());
   });
 });

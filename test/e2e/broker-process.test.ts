@@ -64,7 +64,7 @@ describe('a broker that cannot start says why', () => {
   });
 
   // N-078
-  it.each(['tenant"; drop schema public; --', 'Tenant', 'pg_catalog', ''])('refuses the schema name %j', async (schema) => {
+  it.each(['tenant"; drop schema public; --', 'pg_catalog', 'x'.repeat(64)])('refuses the schema name %j', async (schema) => {
     const { url } = await testDatabase();
     const { code, said } = await fate(
       await startProcess('broker/main.ts', ['serve'], {

@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import { create, fromBinary, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
 import { FileDescriptorProtoSchema } from '@bufbuild/protobuf/wkt';
@@ -33,20 +34,22 @@ function transport(protocol: Protocol, { scheme, target }: Endpoint, httpVersion
   return makers[protocol]({ baseUrl: `${scheme}://${target}`, httpVersion, nodeOptions: scheme === 'https' ? { ca } : {} });
 }
 
-/** Opens a session and reads up to the end of the snapshot; hangs up then. */
-async function readTargetState(session: (sent: AsyncIterable<AgentMessage>) => AsyncIterable<BrokerMessage>) {
-  const over = Promise.withResolvers<void>();
+/** Opens a session, reads up to the end of the snapshot, and cancels: leaving the loop alone would keep the stream open. */
+async function readTargetState(
+  session: (sent: AsyncIterable<AgentMessage>, signal: AbortSignal) => AsyncIterable<BrokerMessage>,
+) {
+  const over = new AbortController();
   const body = hello({ clusterUid: 'interop' });
   async function* sent() {
     yield create(AgentMessageSchema, { seq: 1n, body });
-    await over.promise; // the stream stays open while we read
+    await once(over.signal, 'abort'); // the stream stays open while we read
   }
   const frames: BrokerMessage['body'][] = [];
-  for await (const frame of session(sent())) {
+  for await (const frame of session(sent(), over.signal)) {
     frames.push(frame.body);
     if (frame.body.case === 'snapshotEnd') break;
   }
-  over.resolve();
+  over.abort();
   return frames;
 }
 
@@ -73,7 +76,9 @@ describe.each(['plain', 'tls'] as const)('on the %s port', (which) => {
       const { pak } = await published(name);
       const client = createClient(AgentSync, transport(protocol, endpoints[which]));
       expectTargetState(
-        await readTargetState((sent) => client.session(sent, { headers: { authorization: pak }, timeoutMs: 10_000 })),
+        await readTargetState((sent, signal) =>
+          client.session(sent, { signal, headers: { authorization: pak }, timeoutMs: 10_000 }),
+        ),
         name,
       );
     },
