@@ -44,5 +44,5 @@ function answer(response: Parameters<PlainHandler>[1], status: number, text: str
   response.statusCode = status;
   response.setHeader('content-type', 'text/plain; charset=utf-8');
   response.setHeader('cache-control', 'no-store');
-  response.end(`${text}\n`);
+  response.end(text);
 }

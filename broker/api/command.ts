@@ -14,7 +14,15 @@ import { BrokkrError, type JsonValue } from '#lib/errors.ts';
 import type { Database, Transaction } from '../database.ts';
 import { callKey, principalKey } from '../http/context.ts';
 import type { Principal } from './principal.ts';
-import { type AuditEntry, type Change, insertAudit, insertChanges, recallAnswer, rememberAnswer } from './store.ts';
+import {
+  type AuditEntry,
+  type Change,
+  insertAudit,
+  insertChanges,
+  type RememberedAnswer,
+  recallAnswer,
+  rememberAnswer,
+} from './store.ts';
 
 /** A request that changes something, inside its transaction. */
 export interface Command {
@@ -113,7 +121,10 @@ async function runCommand<I extends DescMessage, O extends DescMessage>(
       const message = create(method.output, await operation(request, commandOf(tx, principal, ctx, dryRun, audits, changes)));
       await tx.em.flush();
       await insertAudit(tx, audits);
-      if (idempotency) await rememberAnswer(tx, idempotency, toBinary(method.output, withoutSecrets(method.output, message)));
+      if (idempotency) {
+        const response = toBinary(method.output, withoutSecrets(method.output, message));
+        await rememberAnswer(tx, idempotency, { response, etag: ctx.responseHeader.get('etag') ?? undefined });
+      }
       if (dryRun) throw new DryRun(message);
       await insertChanges(tx, changes);
       committedChanges = changes;
@@ -205,11 +216,12 @@ function idempotencyOf<I extends DescMessage>(
 
 function replay<O extends DescMessage>(
   method: DescMethodUnary<DescMessage, O>,
-  known: Uint8Array,
+  { response, etag }: RememberedAnswer,
   ctx: HandlerContext,
 ): MessageShape<O> {
   ctx.responseHeader.set('idempotency-replayed', 'true');
-  return fromBinary(method.output, known);
+  if (etag !== undefined) ctx.responseHeader.set('etag', etag);
+  return fromBinary(method.output, response);
 }
 
 function withoutSecrets<O extends DescMessage>(desc: O, message: MessageShape<O>): MessageShape<O> {

@@ -63,6 +63,13 @@ export interface Idempotency {
   readonly requestHash: Uint8Array;
 }
 
+/** An answer given before. */
+export interface RememberedAnswer {
+  /** Encoded message. */
+  readonly response: Uint8Array;
+  readonly etag: string | undefined;
+}
+
 /**
  * Claims the key, or returns the answer given under it before. Waits for a concurrent holder: its row is locked until
  * that transaction ends. Throws `idempotency_key_reused` when the key was used for another request.
@@ -70,15 +77,15 @@ export interface Idempotency {
 export async function recallAnswer(
   tx: Queryable,
   { actor, key, method, requestHash }: Idempotency,
-): Promise<Uint8Array | undefined> {
+): Promise<RememberedAnswer | undefined> {
   const claimed = await tx.query(
     `insert into idempotency_key (actor, key, method, request_hash, response) values ($1, $2, $3, $4, '')
      on conflict (actor, key) do nothing returning key`,
     [actor, key, method, requestHash],
   );
   if (claimed.length > 0) return undefined;
-  const rows = await tx.query<{ method: string; request_hash: Buffer; response: Buffer }>(
-    'select method, request_hash, response from idempotency_key where actor = $1 and key = $2',
+  const rows = await tx.query<{ method: string; request_hash: Buffer; response: Buffer; headers: { readonly etag?: string } }>(
+    'select method, request_hash, response, headers from idempotency_key where actor = $1 and key = $2',
     [actor, key],
   );
   const row = rows[0];
@@ -86,10 +93,19 @@ export async function recallAnswer(
   if (row.method !== method || !row.request_hash.equals(requestHash)) {
     throw new BrokkrError('idempotency_key_reused', `idempotency key ${key} was used for another request`);
   }
-  return row.response;
+  return { response: row.response, etag: row.headers.etag };
 }
 
 /** Stores the answer under the claimed key. */
-export async function rememberAnswer(tx: Queryable, { actor, key }: Idempotency, response: Uint8Array): Promise<void> {
-  await tx.query('update idempotency_key set response = $3 where actor = $1 and key = $2', [actor, key, response]);
+export async function rememberAnswer(
+  tx: Queryable,
+  { actor, key }: Idempotency,
+  { response, etag }: RememberedAnswer,
+): Promise<void> {
+  await tx.query('update idempotency_key set response = $3, headers = $4 where actor = $1 and key = $2', [
+    actor,
+    key,
+    response,
+    JSON.stringify(etag === undefined ? {} : { etag }),
+  ]);
 }

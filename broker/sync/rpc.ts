@@ -78,12 +78,16 @@ async function* streamSession(
   const session = await sync.open(principalOf(ctx), first.value.body.value, 'stream');
   session.took(first.value);
   const over = AbortSignal.any([session.signal, ctx.signal]);
-  const reading = readAll(sync, session, input);
+  let finished = false;
+  const reading = readAll(sync, session, input).then(() => {
+    finished = true;
+    session.wake();
+  });
   try {
     for (;;) {
       const frame = await session.next();
       if (frame) yield fromBinary(BrokerMessageSchema, frame.bytes);
-      else if (over.aborted) return;
+      else if (over.aborted || finished) return; // the agent sends no more and has its answers
       else await session.wait(over).catch(() => undefined);
     }
   } finally {
@@ -93,11 +97,10 @@ async function* streamSession(
   }
 }
 
-/** Reads until the client ends or misbehaves; either ends the session. */
+/** Reads until the client sends no more or misbehaves; the latter ends the session. */
 async function readAll(sync: Sync, session: AgentSession, input: AsyncIterator<AgentMessage>): Promise<void> {
   try {
     for (let next = await input.next(); !next.done; next = await input.next()) await sync.receive(session, next.value);
-    session.end('the agent ended the stream');
   } catch (error) {
     session.end(error instanceof Error ? error.message : 'reading failed');
   }

@@ -61,7 +61,7 @@ class SessionStream {
   finish(): void {
     this.#finished = true;
     this.#opened.reject(new BrokkrError('canceled', 'the agent ended the stream before hello'));
-    if (this.#session && this.#inbound.length === 0 && !this.#taking) this.#session.end('the agent ended the stream');
+    this.#session?.wake();
   }
 
   async serve(): Promise<void> {
@@ -86,7 +86,7 @@ class SessionStream {
       if (frame) {
         if (!this.#stream.write(frame.bytes)) await this.#stream.drain(this.#stream.signal).catch(() => undefined);
         if (written % SLICE === 0) await new Promise<void>((resolve) => setImmediate(resolve));
-      } else if (over.aborted) return;
+      } else if (over.aborted || (this.#finished && !this.#taking)) return; // the agent sends no more and has its answers
       else await session.wait(over).catch(() => undefined);
     }
   }
@@ -107,7 +107,7 @@ class SessionStream {
     } finally {
       this.#taking = false;
     }
-    if (this.#finished) session.end('the agent ended the stream');
+    if (this.#finished) session.wake();
   }
 
   #fail(session: AgentSession, error: unknown): void {

@@ -130,6 +130,17 @@ describe('the REST contract', () => {
     }
   });
 
+  // N-040: beside the API on the same port, without a key
+  it('has three routes for probes and scrapers', async () => {
+    const read = async (path: string) => {
+      const response = await fetch(`${broker.url}${path}`);
+      return [response.status, await response.text()] as const;
+    };
+    expect(await read('/healthz')).toEqual([200, 'OK']);
+    expect(await read('/readyz')).toEqual([200, 'Ready']);
+    expect(await read('/metrics')).toEqual([200, expect.stringContaining('brokkr_database_pool_connections{state="idle"}')]);
+  });
+
   it('has no route that was not called', () => {
     const routes = broker.broker.server.routes.filter(({ method }) => method.parent.name !== 'AgentSync');
     expect(routes.map(({ method }) => method.name).filter((name) => !called.has(name))).toEqual([]);

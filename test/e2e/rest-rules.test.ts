@@ -83,6 +83,14 @@ describe('Idempotency-Key', () => {
     expect([first, again].map(({ headers }) => headers.get('idempotency-replayed'))).toEqual([null, 'true']);
   });
 
+  it('repeats the etag, too, and so the next step of a client works', async () => {
+    const create = () => call('POST', '/stacks', { name: 'with-etag' }, { 'idempotency-key': 'with-etag' });
+    const [first, again] = [await create(), await create()];
+    expect(again.headers.get('etag')).toBe(first.headers.get('etag'));
+    const etag = again.headers.get('etag') ?? '';
+    expect((await call('PUT', `/stacks/${again.body.id}`, { description: 'x' }, { 'if-match': etag })).status).toBe(200);
+  });
+
   it('is the caller’s own: another tenant may use the same', async () => {
     const name = unique('same');
     const headers = { 'idempotency-key': 'shared' };
