@@ -5,7 +5,7 @@ import { BrokkrError, errorText } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { isOpaque, type Manifest } from '#lib/object.ts';
 import { ManifestSchema } from '#proto/brokkr/v1/content_pb.js';
-import { type Blob, type FetchBlobsRequest, FetchBlobsRequestSchema, type FetchBlobsResponse } from '#proto/brokkr/v1/sync_pb.js';
+import { type Blob, type BlobChunk, type FetchBlobsRequest, FetchBlobsRequestSchema } from '#proto/brokkr/v1/sync_pb.js';
 import type { ContentCache } from './content-cache.ts';
 import { bytes, fromWire, hex } from './manifest.ts';
 import { type ContentSource, ContentUnavailableError } from './target.ts';
@@ -20,7 +20,7 @@ const MAX_BLOB_BYTES = 64n * 1024n * 1024n;
 const MAX_DIGESTS = 10_001;
 
 /** A session's way to content. */
-export type Fetch = (request: FetchBlobsRequest, signal: AbortSignal) => AsyncIterable<FetchBlobsResponse>;
+export type Fetch = (request: FetchBlobsRequest, signal: AbortSignal) => AsyncIterable<BlobChunk>;
 
 /** What content needs. */
 export interface ContentDeps {
@@ -170,7 +170,7 @@ export class Content implements ContentSource {
   }
 }
 
-function check({ digest, offset, total }: FetchBlobsResponse, wanted: string | undefined, size: number): void {
+function check({ digest, offset, total }: BlobChunk, wanted: string | undefined, size: number): void {
   if (hex(digest) !== wanted) throw new Error('the broker sent another blob than the one asked for');
   if (offset !== BigInt(size)) throw new Error(`the broker went on at ${offset} instead of ${size}`);
   if (total > MAX_BLOB_BYTES) throw new Error(`the blob is larger than ${MAX_BLOB_BYTES} bytes`);

@@ -9,6 +9,8 @@ import { ErrorSchema } from '#proto/brokkr/v1/errors_pb.js';
 import {
   type AgentMessage,
   AgentMessageSchema,
+  type BlobChunk,
+  BlobChunkSchema,
   type BrokerMessage,
   BrokerMessageSchema,
   type FetchBlobsRequest,
@@ -268,21 +270,21 @@ function handlersOf(broker: () => ScriptedBroker) {
           call.emit('error', { code: status.UNAVAILABLE, details: 'cut by the test' });
           return;
         }
-        call.write(chunk);
+        call.write(create(FetchBlobsResponseSchema, { chunks: [chunk] }));
       }
       call.end();
     },
   };
 }
 
-function* chunksOf(broker: ScriptedBroker, { digests, offset }: FetchBlobsRequest): Generator<FetchBlobsResponse> {
+function* chunksOf(broker: ScriptedBroker, { digests, offset }: FetchBlobsRequest): Generator<BlobChunk> {
   let start = Number(offset);
   for (const digest of digests) {
     const blob = broker.blobs.get(Buffer.from(digest).toString('hex'));
     if (!blob) return;
     for (; start < blob.length; start += CHUNK_BYTES) {
       const data = Uint8Array.from(blob.subarray(start, start + CHUNK_BYTES));
-      yield create(FetchBlobsResponseSchema, { digest, offset: BigInt(start), total: BigInt(blob.length), data });
+      yield create(BlobChunkSchema, { digest, offset: BigInt(start), total: BigInt(blob.length), data });
     }
     start = 0;
   }

@@ -5,9 +5,9 @@ import { BrokkrError, errorText } from '#lib/errors.ts';
 import { abortable } from '#lib/signal.ts';
 import {
   type AgentMessage,
+  type BlobChunk,
   type BrokerMessage,
   type FetchBlobsRequest,
-  type FetchBlobsResponse,
   type Hello,
   PollRequestSchema,
   PollResponseSchema,
@@ -121,7 +121,7 @@ class PollWire implements Wire {
     this.#answered.resolve();
   }
 
-  async *fetch(wanted: FetchBlobsRequest, signal: AbortSignal): AsyncIterable<FetchBlobsResponse> {
+  async *fetch(wanted: FetchBlobsRequest, signal: AbortSignal): AsyncIterable<BlobChunk> {
     const fetch = { ...wanted, ...this.#session };
     for (;;) {
       const body = create(ReadBlobsRequestSchema, { fetch, maxBytes: BLOB_BYTES });

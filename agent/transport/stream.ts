@@ -94,7 +94,7 @@ function openWire(endpoint: Endpoint, hello: AgentMessage, clock: Clock): Wire {
       if (call.destroyed) return; // the reader says why
       if (!call.write(message)) await drained(call, signal);
     },
-    fetch(request, signal) {
+    async *fetch(request, signal) {
       const stream = client.makeServerStreamRequest(
         `${base}/FetchBlobs`,
         (message: FetchBlobsRequest) => Buffer.from(toBinary(FetchBlobsRequestSchema, message)),
@@ -102,7 +102,7 @@ function openWire(endpoint: Endpoint, hello: AgentMessage, clock: Clock): Wire {
         { ...request, ...session },
         metadata(endpoint),
       );
-      return messages(stream, endpoint, signal);
+      for await (const { chunks } of messages(stream, endpoint, signal)) yield* chunks;
     },
     opened(sessionToken, epoch) {
       session = { sessionToken, epoch };

@@ -1,5 +1,5 @@
 import type { Clock } from '#lib/clock.ts';
-import type { AgentMessage, BrokerMessage, FetchBlobsRequest, FetchBlobsResponse } from '#proto/brokkr/v1/sync_pb.js';
+import type { AgentMessage, BlobChunk, BrokerMessage, FetchBlobsRequest } from '#proto/brokkr/v1/sync_pb.js';
 import type { Endpoint } from './endpoint.ts';
 
 /** How a session travels: one bidi stream over HTTP/2, or unary JSON over HTTP/1.1. */
@@ -21,7 +21,7 @@ export interface Wire {
   /** Hands a frame over; resolves when there is room for the next one. */
   send(message: AgentMessage, signal: AbortSignal): Promise<void>;
   /** Content by digest, in chunks, on a call of its own. */
-  fetch(request: FetchBlobsRequest, signal: AbortSignal): AsyncIterable<FetchBlobsResponse>;
+  fetch(request: FetchBlobsRequest, signal: AbortSignal): AsyncIterable<BlobChunk>;
   /** Names the session in calls of its own. */
   opened(token: string, epoch: bigint): void;
   /** Ends the connection and frees its sockets; what was sent has a second to leave. */

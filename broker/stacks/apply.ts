@@ -7,7 +7,7 @@ import type { Command } from '../api/command.ts';
 import type { Principal } from '../api/principal.ts';
 import { type Acceptance, listAssigned } from '../targeting/store.ts';
 import { type Content, type ContentDeps, publish, readContent, traceparentOf } from './content.ts';
-import { findManifest, selectDeploymentObjects } from './content-store.ts';
+import { findDeploymentObjectRow, findManifest } from './content-store.ts';
 import { diffManifests, type ManifestChange, manifestFromProto } from './manifest.ts';
 import { decodeOptions, encodeOptions, nextOptions, normalOptions, sameOptions } from './options.ts';
 import { deploymentObjectToProto, problemToProto, stackToProto } from './rows.ts';
@@ -89,10 +89,10 @@ export async function applyStack(
     });
   }
   command.etag(stack.version);
-  const [object] = stack.deployment_object_id === null ? [] : await selectDeploymentObjects(tx, [stack.deployment_object_id]);
+  const object = stack.deployment_object_id === null ? undefined : await findDeploymentObjectRow(tx, stack.deployment_object_id);
   return {
     stack: stackToProto(stack),
-    ...(object && { deploymentObject: deploymentObjectToProto(object, object.yaml_content) }),
+    ...(object && { deploymentObject: deploymentObjectToProto(object, '') }),
     result: created ? 'created' : rules || head.moved || described ? 'updated' : 'unchanged',
     changes: head.changes,
     targetedAgents: (await listAssigned(tx, { stackIds: [stack.id], acceptance })).length,

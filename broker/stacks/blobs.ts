@@ -32,7 +32,7 @@ export interface BlobStore {
 }
 
 /** Smaller documents are stored as they are: zstd gains little on them. */
-const COMPRESS_FROM_BYTES = 512;
+const COMPRESS_FROM_BYTES = 4096;
 /** Larger documents go through the thread pool; below, a round through it costs ten times what the compression does. */
 const SYNC_UP_TO_BYTES = 128 * 1024;
 /** Documents and bytes encoded between two turns of the event loop: one or two milliseconds. */

@@ -157,6 +157,12 @@ export async function listDeploymentObjectSizes(
   );
 }
 
+/** A deployment object without its text; undefined when there is none. */
+export async function findDeploymentObjectRow(db: Queryable, id: string): Promise<DeploymentObjectRow | undefined> {
+  const rows = await db.query<DeploymentObjectRow>(`select ${COLUMNS} from deployment_object d where d.id = $1`, [id]);
+  return rows[0];
+}
+
 /** Deployment objects with their texts, newest first. */
 export async function selectDeploymentObjects(
   db: Queryable,

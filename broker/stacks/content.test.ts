@@ -232,7 +232,7 @@ describe('blobs at rest', () => {
   it('are readable only with the key they were encrypted with', async () => {
     const key = { keyId: 'k1', key: randomBytes(32) };
     const stackId = await newStack();
-    const secret = `geheim-${randomUUID()}-${'y'.repeat(1000)}`;
+    const secret = `geheim-${randomUUID()}-${'y'.repeat(5000)}`;
     await testService({ db, yaml, keys: [key] })
       .as(ADMIN)
       .createDeploymentObject({ stackId, yamlContent: configMap('a', secret) });

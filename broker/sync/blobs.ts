@@ -1,14 +1,16 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import { BrokkrError } from '#lib/errors.ts';
-import type { FetchBlobsRequest, FetchBlobsResponseSchema } from '#proto/brokkr/v1/sync_pb.js';
+import type { BlobChunkSchema, FetchBlobsRequest } from '#proto/brokkr/v1/sync_pb.js';
 import type { Database } from '../database.ts';
 import type { BlobStore } from '../stacks/blobs.ts';
 import type { Heads } from './heads.ts';
 import { mayFetch } from './store.ts';
 
-type Chunk = MessageInitShape<typeof FetchBlobsResponseSchema> & { readonly data: Uint8Array };
+/** A part of a document. */
+export type Chunk = MessageInitShape<typeof BlobChunkSchema> & { readonly data: Uint8Array };
 
-const CHUNK_BYTES = 256 * 1024;
+/** Largest chunk; an answer holds as many chunks as fit into the same. */
+export const CHUNK_BYTES = 256 * 1024;
 /** Documents read from the database at once. */
 const READ_AHEAD = 64;
 

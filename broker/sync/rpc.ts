@@ -1,4 +1,4 @@
-import { create, fromBinary } from '@bufbuild/protobuf';
+import { fromBinary } from '@bufbuild/protobuf';
 import type { HandlerContext, ServiceImpl } from '@connectrpc/connect';
 import type { Clock } from '#lib/clock.ts';
 import { BrokkrError } from '#lib/errors.ts';
@@ -8,13 +8,11 @@ import {
   type BrokerMessage,
   BrokerMessageSchema,
   type FetchBlobsRequest,
-  type FetchBlobsResponse,
-  FetchBlobsResponseSchema,
   type PollRequest,
 } from '#proto/brokkr/v1/sync_pb.js';
 import { principalOf } from '../api/command.ts';
 import type { Principal } from '../api/principal.ts';
-import type { Blobs } from './blobs.ts';
+import { type Blobs, CHUNK_BYTES, type Chunk } from './blobs.ts';
 import type { AgentSession, Frame } from './session.ts';
 import type { Sync } from './sync.ts';
 
@@ -48,22 +46,38 @@ export function syncService(deps: SyncServiceDeps): ServiceImpl<typeof AgentSync
     },
     async *fetchBlobs(request, ctx) {
       assertSession(deps, request, ctx);
-      yield* deps.blobs.chunks(agentId(ctx), request);
+      yield* together(deps.blobs.chunks(agentId(ctx), request));
     },
     async readBlobs({ fetch, maxBytes }, ctx) {
       if (!fetch) throw new BrokkrError('invalid_request', 'fetch is not set');
       assertSession(deps, fetch, ctx);
       const limit = Math.min(maxBytes === 0 ? DEFAULT_READ_BYTES : maxBytes, MAX_READ_BYTES);
-      const chunks: FetchBlobsResponse[] = [];
+      const chunks: Chunk[] = [];
       let bytes = 0;
       for await (const chunk of deps.blobs.chunks(agentId(ctx), fetch)) {
         if (bytes > 0 && bytes + chunk.data.length > limit) break;
         bytes += chunk.data.length;
-        chunks.push(create(FetchBlobsResponseSchema, chunk));
+        chunks.push(chunk);
       }
       return { chunks };
     },
   };
+}
+
+/** Small chunks travel together: a message for each document would cost more than the document. */
+async function* together(chunks: AsyncIterable<Chunk>): AsyncGenerator<{ chunks: Chunk[] }> {
+  let batch: Chunk[] = [];
+  let bytes = 0;
+  for await (const chunk of chunks) {
+    if (batch.length > 0 && bytes + chunk.data.length > CHUNK_BYTES) {
+      yield { chunks: batch };
+      batch = [];
+      bytes = 0;
+    }
+    batch.push(chunk);
+    bytes += chunk.data.length;
+  }
+  if (batch.length > 0) yield { chunks: batch };
 }
 
 async function* streamSession(
@@ -87,7 +101,8 @@ async function* streamSession(
     for (;;) {
       const frame = await session.next();
       if (frame) yield fromBinary(BrokerMessageSchema, frame.bytes);
-      else if (over.aborted || finished) return; // the agent sends no more and has its answers
+      else if (over.aborted || finished)
+        return; // the agent sends no more and has its answers
       else await session.wait(over).catch(() => undefined);
     }
   } finally {

@@ -86,7 +86,8 @@ class SessionStream {
       if (frame) {
         if (!this.#stream.write(frame.bytes)) await this.#stream.drain(this.#stream.signal).catch(() => undefined);
         if (written % SLICE === 0) await new Promise<void>((resolve) => setImmediate(resolve));
-      } else if (over.aborted || (this.#finished && !this.#taking)) return; // the agent sends no more and has its answers
+      } else if (over.aborted || (this.#finished && !this.#taking))
+        return; // the agent sends no more and has its answers
       else await session.wait(over).catch(() => undefined);
     }
   }

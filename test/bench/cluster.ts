@@ -177,7 +177,10 @@ function watchConfigMaps({ controlPlane }: MeasuredControlPlane): {
   request.on('error', () => undefined);
   request.end();
   return {
-    until: (fits) => new Promise((resolve) => void (waiting = { fits, resolve })),
+    until: (fits) =>
+      new Promise((resolve) => {
+        waiting = { fits, resolve };
+      }),
     stop: () => void request.destroy(),
   };
 }

@@ -73,6 +73,7 @@ function probe(url: string): { stop(): Promise<number[]> } {
       const start = performance.now();
       await (await fetch(`${url}/healthz`)).text();
       waits.push(performance.now() - start);
+      await new Promise((resolve) => setTimeout(resolve, 5));
     }
   })();
   return {

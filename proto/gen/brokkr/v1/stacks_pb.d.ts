@@ -896,7 +896,7 @@ export declare type ApplyResponse = Message<"brokkr.v1.ApplyResponse"> & {
   stack?: Stack | undefined;
 
   /**
-   * Its head.
+   * Its head, without the text: the caller has it.
    *
    * @generated from field: optional brokkr.v1.DeploymentObject deployment_object = 2;
    */

@@ -1690,11 +1690,31 @@ export declare type FetchBlobsRequest = Message<"brokkr.v1.FetchBlobsRequest"> &
 export declare const FetchBlobsRequestSchema: GenMessage<FetchBlobsRequest>;
 
 /**
- * Part of a blob, in the order asked for.
+ * Parts in the order asked for; together at most 256 KiB, so that small blobs travel together.
  *
  * @generated from message brokkr.v1.FetchBlobsResponse
  */
 export declare type FetchBlobsResponse = Message<"brokkr.v1.FetchBlobsResponse"> & {
+  /**
+   * The parts.
+   *
+   * @generated from field: repeated brokkr.v1.BlobChunk chunks = 1;
+   */
+  chunks: BlobChunk[];
+};
+
+/**
+ * Describes the message brokkr.v1.FetchBlobsResponse.
+ * Use `create(FetchBlobsResponseSchema)` to create a new message.
+ */
+export declare const FetchBlobsResponseSchema: GenMessage<FetchBlobsResponse>;
+
+/**
+ * Part of a blob.
+ *
+ * @generated from message brokkr.v1.BlobChunk
+ */
+export declare type BlobChunk = Message<"brokkr.v1.BlobChunk"> & {
   /**
    * Whose part.
    *
@@ -1725,10 +1745,10 @@ export declare type FetchBlobsResponse = Message<"brokkr.v1.FetchBlobsResponse">
 };
 
 /**
- * Describes the message brokkr.v1.FetchBlobsResponse.
- * Use `create(FetchBlobsResponseSchema)` to create a new message.
+ * Describes the message brokkr.v1.BlobChunk.
+ * Use `create(BlobChunkSchema)` to create a new message.
  */
-export declare const FetchBlobsResponseSchema: GenMessage<FetchBlobsResponse>;
+export declare const BlobChunkSchema: GenMessage<BlobChunk>;
 
 /**
  * Asks for content in one answer.
@@ -1766,9 +1786,9 @@ export declare type ReadBlobsResponse = Message<"brokkr.v1.ReadBlobsResponse"> &
   /**
    * Parts in the order asked for. The first digest that is missing or incomplete tells where to go on.
    *
-   * @generated from field: repeated brokkr.v1.FetchBlobsResponse chunks = 1;
+   * @generated from field: repeated brokkr.v1.BlobChunk chunks = 1;
    */
-  chunks: FetchBlobsResponse[];
+  chunks: BlobChunk[];
 };
 
 /**
