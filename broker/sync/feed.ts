@@ -40,7 +40,7 @@ export class ChangeFeed implements Task {
     this.#deps = deps;
   }
 
-  /** Subscribe before `run`. A subscriber that fails is logged; the feed goes on (sessions heal by digest). */
+  /** Subscribe before `run`. A subscriber that fails is called again with the same changes, within a second. */
   subscribe(handler: (changes: readonly ChangeRow[]) => Promise<void>): void {
     this.#subscribers.push(handler);
   }
@@ -91,11 +91,8 @@ export class ChangeFeed implements Task {
     const changes = await readChanges(db, this.#position, BATCH);
     const last = changes.at(-1);
     if (!last) return 0;
-    for (const subscriber of this.#subscribers) {
-      await subscriber(changes).catch((error: unknown) =>
-        this.#deps.log.error({ error: errorText(error) }, 'a change could not be handed on'),
-      );
-    }
+    // a failure leaves the position where it is: the same changes come again, and looking twice is harmless
+    for (const subscriber of this.#subscribers) await subscriber(changes);
     this.#position = last;
     return changes.length;
   }

@@ -5,47 +5,42 @@ import type { Clock } from '#lib/clock.ts';
 import { BrokkrError, errorText } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Task } from '#lib/run.ts';
+import { Phase } from '#proto/brokkr/v1/content_pb.js';
 import {
   type AgentMessage,
-  type GoAway,
-  GoAwayReason,
-  GoAwaySchema,
   type Hello,
   type Ping,
   type Revision,
   RevisionSchema,
   type SessionConfig,
   SessionConfigSchema,
+  type StackStatus,
 } from '#proto/brokkr/v1/sync_pb.js';
 import type { Principal } from '../api/principal.ts';
-import { insertAudit } from '../api/store.ts';
 import type { Database } from '../database.ts';
 import type { BlobStore } from '../stacks/blobs.ts';
 import type { Acceptance } from '../targeting/store.ts';
+import { farewell } from './farewells.ts';
 import type { ChangeFeed } from './feed.ts';
 import { assertFrame, assertHello } from './frame-rules.ts';
 import { Heads } from './heads.ts';
-import { assertIdentity } from './identity.ts';
 import type { Ingest } from './ingest.ts';
+import { Admission, activeAgent, beginEpoch, commonVersion, detectRestore } from './opening.ts';
 import { AgentSession } from './session.ts';
 import {
   type BrokerState,
-  beginSession,
   type ChangeRow,
   deadKeys,
   endSessions,
   findAgents,
-  forkHistory,
   type Heartbeat,
-  knowsPosition,
-  lockSession,
   type Position,
   readBrokerState,
   readEventCursor,
   renewReplica,
   touchSessions,
 } from './store.ts';
-import { loadTargets, refreshTargets } from './targets.ts';
+import { TargetLoader } from './target-loader.ts';
 
 /** Settings of the sync side. */
 export interface SyncOptions {
@@ -78,10 +73,7 @@ export interface SyncDeps {
   readonly forgetKeys: () => void;
 }
 
-const PROTOCOL_VERSIONS = [1];
 const TICK_MS = 15_000;
-/** Sessions whose target state is read in one go. */
-const MAX_LOADS = 500;
 const REPLICA_LEASE_MS = 45_000;
 /** Silence after which a session counts as dead: three heartbeats. */
 const MISSED_HEARTBEATS = 3;
@@ -97,16 +89,16 @@ export class Sync implements Task {
   readonly #beats = new Map<string, Heartbeat>();
   readonly #ages = new Map<AgentSession, number>();
   #state: BrokerState | undefined;
-  #tokens: { count: number; atMs: number };
+  readonly #admission: Admission;
+  readonly #targets: TargetLoader;
   #draining = false;
-  readonly #loads: { readonly session: AgentSession; readonly settled: PromiseWithResolvers<Position> }[] = [];
-  #turn: Promise<unknown> = Promise.resolve();
 
   constructor(deps: SyncDeps, options: SyncOptions) {
     this.#deps = deps;
     this.options = options;
     this.heads = new Heads(deps);
-    this.#tokens = { count: options.hellosPerSecond * 5, atMs: deps.clock.monotonic() };
+    this.#admission = new Admission(options.hellosPerSecond, deps);
+    this.#targets = new TargetLoader(deps.db, options.acceptance);
     deps.feed.subscribe((changes) => this.#onChanges(changes));
   }
 
@@ -132,21 +124,13 @@ export class Sync implements Task {
   async open(principal: Principal, hello: Hello, transport: 'stream' | 'poll'): Promise<AgentSession> {
     if (principal.kind !== 'agent') throw new BrokkrError('agent_pak_required', 'sessions are for agent keys');
     if (this.#draining) throw new BrokkrError('draining', 'the broker is stopping');
-    this.#admit();
+    this.#admission.admit();
     assertHello(hello);
-    const version = PROTOCOL_VERSIONS.find((item) => hello.versions.includes(item));
-    if (version === undefined)
-      throw new BrokkrError(
-        'unsupported_version',
-        `the agent speaks versions ${hello.versions.join(', ')}, this broker ${PROTOCOL_VERSIONS.join(', ')}`,
-      );
+    const version = commonVersion(hello);
     const { db, clock, log } = this.#deps;
-    const [agent] = await findAgents(db, [principal.agentId]);
-    if (!agent || agent.deleted) throw new BrokkrError('unauthorized', 'the agent was deleted');
-    if (agent.status !== 'ACTIVE')
-      throw new BrokkrError('agent_inactive', `agent ${agent.name} is INACTIVE: it keeps what it has and writes nothing`);
-    const epoch = await this.#beginEpoch(principal, hello, transport);
-    await this.#checkHistory(hello);
+    const agent = await activeAgent(db, principal.agentId);
+    const epoch = await beginEpoch(db, principal, hello, { transport, replicaId: this.options.replicaId });
+    if (await detectRestore(db, hello)) this.#restored(hello);
     const session = new AgentSession(this.heads, {
       agentId: agent.id,
       agentName: agent.name,
@@ -160,7 +144,7 @@ export class Sync implements Task {
     });
     this.#register(session);
     try {
-      const position = await this.#load(session);
+      const position = await this.#targets.load(session);
       await this.#welcome(session, hello, version, position);
     } catch (error) {
       this.close(session, 'could not be opened');
@@ -189,8 +173,7 @@ export class Sync implements Task {
       case 'events': {
         const { bootId, events } = body.value;
         const through = await ingest.events(reporter, bootId, events);
-        if (through === undefined)
-          session.leave(goAway(GoAwayReason.SUPERSEDED, 'a newer session of this agent has begun', 5_000, 15_000));
+        if (through === undefined) session.leave(farewell('outdated'));
         else session.push({ case: 'eventsAck', value: { bootId, through } });
         return;
       }
@@ -243,8 +226,7 @@ export class Sync implements Task {
       await clock.sleep(TICK_MS, signal).catch(() => undefined);
     }
     this.#draining = true;
-    for (const session of this.#sessions.values())
-      session.leave(goAway(GoAwayReason.DRAINING, 'the broker is stopping', 0, this.options.drainWindowMs));
+    for (const session of this.#sessions.values()) session.leave(farewell('draining', this.options.drainWindowMs));
   }
 
   /** Settings of a session as the agent is told them. */
@@ -260,36 +242,6 @@ export class Sync implements Task {
     });
   }
 
-  /**
-   * Loads and refreshes take turns: a load reads a snapshot, and a refresh that overtook it would be undone by it. Loads
-   * that wait for their turn go together, so that a thousand agents coming back are a handful of statements.
-   */
-  async #load(session: AgentSession): Promise<Position> {
-    const settled = Promise.withResolvers<Position>();
-    this.#loads.push({ session, settled });
-    void this.#exclusive(async () => {
-      const batch = this.#loads.splice(0, MAX_LOADS);
-      if (batch.length === 0) return;
-      try {
-        const position = await loadTargets(
-          this.#deps.db,
-          batch.map((load) => load.session),
-          this.options.acceptance,
-        );
-        for (const load of batch) load.settled.resolve(position);
-      } catch (error) {
-        for (const load of batch) load.settled.reject(error);
-      }
-    });
-    return await settled.promise;
-  }
-
-  #exclusive<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#turn.then(work);
-    this.#turn = result.catch(() => undefined);
-    return result;
-  }
-
   #register(session: AgentSession): void {
     const older = this.#sessions.get(session.options.agentId);
     this.#sessions.set(session.options.agentId, session);
@@ -297,7 +249,7 @@ export class Sync implements Task {
     this.#ages.set(session, this.#deps.clock.monotonic() + jitter(this.options.streamAgeMs, 0.2, this.#deps.random));
     if (!older || older.signal.aborted) return;
     if (older.options.processId === session.options.processId) older.end('renewed');
-    else older.leave(goAway(GoAwayReason.SUPERSEDED, 'another process of this agent has the session', 60_000, 120_000));
+    else older.leave(farewell('superseded'));
   }
 
   async #welcome(session: AgentSession, hello: Hello, version: number, position: Position): Promise<void> {
@@ -319,65 +271,13 @@ export class Sync implements Task {
     }));
   }
 
-  /** One transaction under the agent's session row: identity rules, then the next epoch. */
-  async #beginEpoch(
-    principal: Principal & { readonly kind: 'agent' },
-    hello: Hello,
-    transport: 'stream' | 'poll',
-  ): Promise<bigint> {
-    const { db } = this.#deps;
-    const refusal = { error: undefined as BrokkrError | undefined };
-    const epoch = await db.transaction(async (tx) => {
-      const last = await lockSession(tx, principal.agentId);
-      const verdict = assertIdentity(last, hello);
-      if (verdict.kind === 'refused') {
-        refusal.error = verdict.error;
-        if (verdict.audit) {
-          await insertAudit(tx, [
-            {
-              principal,
-              action: 'agent.duplicate_identity',
-              resourceType: 'agent',
-              resourceId: principal.agentId,
-              details: { cluster_uid: hello.clusterUid },
-            },
-          ]);
-        }
-        return 0n;
-      }
-      return await beginSession(tx, {
-        agentId: principal.agentId,
-        replicaId: this.options.replicaId,
-        installId: hello.installId,
-        clusterUid: hello.clusterUid,
-        processId: hello.processId,
-        superseded: verdict.superseded,
-        transport,
-        keyId: principal.keyId,
-        agentVersion: hello.agentVersion,
-        kubernetesVersion: hello.facts?.kubernetesVersion ?? '',
-        capabilities: hello.facts?.capabilities ?? {},
-      });
-    });
-    if (refusal.error) throw refusal.error;
-    return epoch;
-  }
-
-  /** A position of our incarnation that we do not know: the database was restored. Nothing is deleted until confirmed. */
-  async #checkHistory(hello: Hello): Promise<void> {
-    const revision = hello.resume?.revision;
-    const incarnation = hello.resume?.incarnation ?? '';
-    if (!revision || incarnation === '' || revision.xid === 0n) return;
-    const { db, log, feed } = this.#deps;
-    const state = await readBrokerState(db);
-    if (incarnation !== state.incarnation || (await knowsPosition(db, revision))) return;
-    await db.transaction((tx) => forkHistory(tx, incarnation));
-    feed.committed();
-    log.error(
-      { incarnation },
+  #restored(hello: Hello): void {
+    this.#state = undefined;
+    this.#deps.feed.committed();
+    this.#deps.log.error(
+      { incarnation: hello.resume?.incarnation },
       'an agent knows a history this database does not: it was restored; agents delete nothing until an admin confirms (POST /api/v1/admin/history/confirm)',
     );
-    this.#state = undefined;
   }
 
   async #brokerState(): Promise<BrokerState> {
@@ -393,29 +293,11 @@ export class Sync implements Task {
     session.push({ case: 'pong', value: { revision: toRevision(session.position) } });
   }
 
-  #onStatus(
-    session: AgentSession,
-    items: readonly { readonly stackId: string; readonly receivedManifestDigest: Uint8Array; readonly phase: number }[],
-  ): void {
-    for (const item of items) {
-      if (item.phase === PRUNED && session.desired(item.stackId)?.kind === 'tombstone') session.want(item.stackId, undefined);
-      else session.received(item.stackId, item.receivedManifestDigest);
+  #onStatus(session: AgentSession, items: readonly StackStatus[]): void {
+    for (const { stackId, phase, receivedManifestDigest } of items) {
+      if (phase === Phase.PRUNED && session.desired(stackId)?.kind === 'tombstone') session.want(stackId, undefined);
+      else session.received(stackId, receivedManifestDigest);
     }
-  }
-
-  #admit(): void {
-    const { hellosPerSecond } = this.options;
-    const now = this.#deps.clock.monotonic();
-    this.#tokens = {
-      count: Math.min(hellosPerSecond * 5, this.#tokens.count + ((now - this.#tokens.atMs) / 1000) * hellosPerSecond),
-      atMs: now,
-    };
-    if (this.#tokens.count < 1) {
-      throw new BrokkrError('too_many_requests', 'too many agents connect at once', {
-        details: { retry_after_ms: Math.ceil(1000 / hellosPerSecond + this.#deps.random() * 10_000) },
-      });
-    }
-    this.#tokens.count--;
   }
 
   async #onChanges(changes: readonly ChangeRow[]): Promise<void> {
@@ -431,16 +313,8 @@ export class Sync implements Task {
     if (changes.some(({ kind }) => kind === 'broker')) await this.#configureAll();
     if (agentIds.size > 0) await this.#endInactive([...agentIds].filter((id) => this.#sessions.has(id)));
     const last = changes.at(-1);
-    if (last && this.#sessions.size > 0)
-      await this.#exclusive(() =>
-        refreshTargets(
-          this.#deps.db,
-          this.#sessions,
-          { stackIds: [...stackIds], agentIds: [...agentIds] },
-          this.options.acceptance,
-          last,
-        ),
-      );
+    if (!last || this.#sessions.size === 0) return;
+    await this.#targets.refresh(this.#sessions, { stackIds: [...stackIds], agentIds: [...agentIds] }, last);
   }
 
   async #configureAll(): Promise<void> {
@@ -451,9 +325,8 @@ export class Sync implements Task {
   async #endInactive(agentIds: readonly string[]): Promise<void> {
     for (const agent of agentIds.length > 0 ? await findAgents(this.#deps.db, agentIds) : []) {
       const session = this.#sessions.get(agent.id);
-      if (agent.deleted) session?.leave(goAway(GoAwayReason.DELETED, 'the agent was deleted', 60_000, 300_000));
-      else if (agent.status === 'INACTIVE')
-        session?.leave(goAway(GoAwayReason.INACTIVE, 'the agent was set INACTIVE', 15_000, 30_000));
+      if (agent.deleted) session?.leave(farewell('deleted'));
+      else if (agent.status === 'INACTIVE') session?.leave(farewell('inactive'));
     }
   }
 
@@ -461,9 +334,7 @@ export class Sync implements Task {
     const sessions = this.sessions();
     if (sessions.length === 0) return;
     const dead = new Set(await deadKeys(this.#deps.db, [...new Set(sessions.map((session) => session.options.keyId))]));
-    for (const session of sessions)
-      if (dead.has(session.options.keyId))
-        session.leave(goAway(GoAwayReason.REVOKED, 'the key was revoked or has expired', 15_000, 60_000));
+    for (const session of sessions) if (dead.has(session.options.keyId)) session.leave(farewell('revoked'));
   }
 
   /** Every 15 s: one statement for all heartbeats, which also tells who was superseded elsewhere; the dead are closed. */
@@ -476,7 +347,7 @@ export class Sync implements Task {
       if (now - seen > this.#silenceMs(session)) this.close(session, 'no sign of life');
       else if ((this.#ages.get(session) ?? now) < now && session.options.transport === 'stream') {
         this.#ages.set(session, now + this.options.streamAgeMs);
-        session.leaveWhenReplaced(goAway(GoAwayReason.AGE, 'renew the stream', 0, 10_000, true));
+        session.leaveWhenReplaced(farewell('age'));
       }
     }
     const sessions = this.sessions();
@@ -493,7 +364,7 @@ export class Sync implements Task {
         !session.signal.aborted &&
         this.#sessions.get(session.options.agentId) === session
       ) {
-        session.leave(goAway(GoAwayReason.SUPERSEDED, 'a newer session of this agent has begun', 5_000, 15_000));
+        session.leave(farewell('outdated'));
       }
     }
     await this.#endDeadKeys();
@@ -504,20 +375,6 @@ export class Sync implements Task {
       ? 3 * this.options.pollHoldMs + MISSED_HEARTBEATS * 5_000
       : (MISSED_HEARTBEATS + 0.5) * this.options.heartbeatIntervalMs;
   }
-}
-
-/** Phase.PRUNED of the contract. */
-const PRUNED = 9;
-
-/** A farewell. */
-function goAway(
-  reason: GoAwayReason,
-  detail: string,
-  windowMinMs: number,
-  windowMaxMs: number,
-  keepUntilReplaced = false,
-): GoAway {
-  return create(GoAwaySchema, { reason, detail, windowMinMs, windowMaxMs, keepUntilReplaced });
 }
 
 /** A position as agents are told it. */
