@@ -153,7 +153,7 @@ export function policyName(policy: DeletionPolicy): string {
 }
 
 /** The later of two positions of one incarnation: by transaction, then by row. */
-export function later(a: Revision | undefined, b: Revision | undefined): Revision | undefined {
+function later(a: Revision | undefined, b: Revision | undefined): Revision | undefined {
   if (!a || !b) return a ?? b;
   return a.xid > b.xid || (a.xid === b.xid && a.seq >= b.seq) ? a : b;
 }

@@ -16,7 +16,7 @@ function settingsPage(program: string, rows: readonly SettingRow[]): string {
   const lines = rows.map((row) => {
     const names = [row.variable, ...row.aliases].map((name) => `\`${name}\``).join(', ');
     const limits = row.limits === '' ? '' : ` (${row.limits})`;
-    return `| \`${row.key}\` | ${names} | ${row.type}${limits} | ${row.default === '' ? '–' : `\`${row.default}\``} | ${escape(row.meaning)}${row.secret ? '; secret, also from the file named by the variable with `_FILE` appended' : ''} |`;
+    return `| \`${row.key}\` | ${names} | ${row.type}${limits} | ${row.default === '' ? '–' : `\`${row.default}\``} | ${tableText(row.meaning)}${row.secret ? '; secret, also from the file named by the variable with `_FILE` appended' : ''} |`;
   });
   return `# Settings of the ${program}
 
@@ -42,6 +42,6 @@ ${lines.join('\n')}
 `;
 }
 
-function escape(text: string): string {
+function tableText(text: string): string {
   return text.replaceAll('|', '\\|');
 }

@@ -3,8 +3,8 @@ import { BrokkrError } from '#lib/errors.ts';
 import type { BlobChunkSchema, FetchBlobsRequest } from '#proto/brokkr/v1/sync_pb.js';
 import type { Database } from '../database.ts';
 import type { BlobStore } from '../stacks/blobs.ts';
+import { mayFetch } from './head-store.ts';
 import type { Heads } from './heads.ts';
-import { mayFetch } from './store.ts';
 
 /** A part of a document. */
 export type Chunk = MessageInitShape<typeof BlobChunkSchema> & { readonly data: Uint8Array };

@@ -4,7 +4,7 @@ import { ApplyOptionsSchema, type Manifest, type ManifestEntry, ManifestSchema }
 import { type Blob, BlobSchema, BrokerMessageSchema, type Upsert, UpsertSchema } from '#proto/brokkr/v1/sync_pb.js';
 import { type Database, timestampMs } from '../database.ts';
 import type { BlobStore } from '../stacks/blobs.ts';
-import { findHead, findManifest, type HeadRow } from './store.ts';
+import { findHead, findManifest, type HeadRow } from './head-store.ts';
 
 /** Largest manifest, delta or blob sent inside a frame; larger ones are fetched. */
 const MAX_INLINE_BYTES = 32 * 1024;

@@ -1,16 +1,15 @@
 import type { Database } from '../database.ts';
 import { type Acceptance, type AssignedRow, listAssigned } from '../targeting/store.ts';
-import type { AgentSession, Desired } from './session.ts';
 import {
   type DeliveryRow,
   insertEntries,
   listDeliveries,
   type Pair,
-  type Position,
-  readPosition,
   type TombstoneRow,
   writeTombstones,
-} from './store.ts';
+} from './delivery-store.ts';
+import type { AgentSession, Desired } from './session.ts';
+import { type Position, readPosition } from './store.ts';
 
 /** Sessions by agent. */
 type Sessions = ReadonlyMap<string, AgentSession>;
