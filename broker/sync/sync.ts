@@ -1,6 +1,5 @@
 import { randomBytes, timingSafeEqual } from 'node:crypto';
 import { create } from '@bufbuild/protobuf';
-import { jitter } from '#lib/backoff.ts';
 import type { Clock } from '#lib/clock.ts';
 import { BrokkrError, errorText } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
@@ -25,6 +24,7 @@ import type { ChangeFeed } from './feed.ts';
 import { assertFrame, assertHello } from './frame-rules.ts';
 import { Heads } from './heads.ts';
 import type { Ingest } from './ingest.ts';
+import { Liveness } from './liveness.ts';
 import { Admission, activeAgent, beginEpoch, commonVersion, detectRestore } from './opening.ts';
 import { AgentSession } from './session.ts';
 import {
@@ -33,7 +33,6 @@ import {
   deadKeys,
   endSessions,
   findAgents,
-  type Heartbeat,
   type Position,
   readBrokerState,
   readEventCursor,
@@ -75,8 +74,6 @@ export interface SyncDeps {
 
 const TICK_MS = 15_000;
 const REPLICA_LEASE_MS = 45_000;
-/** Silence after which a session counts as dead: three heartbeats. */
-const MISSED_HEARTBEATS = 3;
 
 /** All sessions of this replica: opens them, keeps their target state current, ends them. */
 export class Sync implements Task {
@@ -85,9 +82,7 @@ export class Sync implements Task {
   readonly #deps: SyncDeps;
   readonly heads: Heads;
   readonly #sessions = new Map<string, AgentSession>();
-  readonly #lastSeen = new Map<string, number>();
-  readonly #beats = new Map<string, Heartbeat>();
-  readonly #ages = new Map<AgentSession, number>();
+  readonly #liveness: Liveness;
   #state: BrokerState | undefined;
   readonly #admission: Admission;
   readonly #targets: TargetLoader;
@@ -97,6 +92,7 @@ export class Sync implements Task {
     this.#deps = deps;
     this.options = options;
     this.heads = new Heads(deps);
+    this.#liveness = new Liveness(deps, options);
     this.#admission = new Admission(options.hellosPerSecond, deps);
     this.#targets = new TargetLoader(deps.db, options.acceptance);
     deps.feed.subscribe((changes) => this.#onChanges(changes));
@@ -202,17 +198,15 @@ export class Sync implements Task {
 
   /** Notes a sign of life. */
   seen(session: AgentSession): void {
-    this.#lastSeen.set(session.options.agentId, this.#deps.clock.monotonic());
+    this.#liveness.seen(session);
   }
 
   /** Ends a session on this side and in the database. */
   close(session: AgentSession, reason: string): void {
     session.end(reason);
-    this.#ages.delete(session);
+    this.#liveness.end(session);
     if (this.#sessions.get(session.options.agentId) !== session) return;
     this.#sessions.delete(session.options.agentId);
-    this.#lastSeen.delete(session.options.agentId);
-    this.#beats.delete(session.options.agentId);
     const { agentId, epoch } = session.options;
     endSessions(this.#deps.db, [{ agentId, epoch }]).catch((error: unknown) =>
       this.#deps.log.debug({ error: errorText(error) }, 'end of session not noted'),
@@ -245,8 +239,7 @@ export class Sync implements Task {
   #register(session: AgentSession): void {
     const older = this.#sessions.get(session.options.agentId);
     this.#sessions.set(session.options.agentId, session);
-    this.#lastSeen.set(session.options.agentId, this.#deps.clock.monotonic());
-    this.#ages.set(session, this.#deps.clock.monotonic() + jitter(this.options.streamAgeMs, 0.2, this.#deps.random));
+    this.#liveness.begin(session);
     if (!older || older.signal.aborted) return;
     if (older.options.processId === session.options.processId) older.end('renewed');
     else older.leave(farewell('superseded'));
@@ -286,8 +279,7 @@ export class Sync implements Task {
   }
 
   #onPing(session: AgentSession, ping: Ping): void {
-    const { agentId, epoch } = session.options;
-    this.#beats.set(agentId, { agentId, epoch, reachable: ping.kubernetesReachable, latencyMs: ping.kubernetesLatencyMs });
+    this.#liveness.beat(session, ping);
     if (session.compare(ping.rootDigest))
       this.#deps.log.warn({ agent: session.options.agentName }, 'root digests differ twice, comparing buckets');
     session.push({ case: 'pong', value: { revision: toRevision(session.position) } });
@@ -339,24 +331,15 @@ export class Sync implements Task {
 
   /** Every 15 s: one statement for all heartbeats, which also tells who was superseded elsewhere; the dead are closed. */
   async #tick(): Promise<void> {
-    const { db, clock } = this.#deps;
+    const { db } = this.#deps;
     await renewReplica(db, this.options.replicaId, this.options.version, REPLICA_LEASE_MS);
-    const now = clock.monotonic();
     for (const session of this.sessions()) {
-      const seen = this.#lastSeen.get(session.options.agentId) ?? now;
-      if (now - seen > this.#silenceMs(session)) this.close(session, 'no sign of life');
-      else if ((this.#ages.get(session) ?? now) < now && session.options.transport === 'stream') {
-        this.#ages.set(session, now + this.options.streamAgeMs);
-        session.leaveWhenReplaced(farewell('age'));
-      }
+      if (this.#liveness.isDead(session)) this.close(session, 'no sign of life');
+      else if (this.#liveness.isOld(session)) session.leaveWhenReplaced(farewell('age'));
     }
     const sessions = this.sessions();
     if (sessions.length === 0) return;
-    const beats = sessions.map(
-      ({ options: { agentId, epoch } }) =>
-        this.#beats.get(agentId) ?? { agentId, epoch, reachable: undefined, latencyMs: undefined },
-    );
-    this.#beats.clear();
+    const beats = this.#liveness.takeBeats(sessions);
     const current = await touchSessions(db, beats);
     for (const session of sessions) {
       if (
@@ -368,12 +351,6 @@ export class Sync implements Task {
       }
     }
     await this.#endDeadKeys();
-  }
-
-  #silenceMs({ options }: AgentSession): number {
-    return options.transport === 'poll'
-      ? 3 * this.options.pollHoldMs + MISSED_HEARTBEATS * 5_000
-      : (MISSED_HEARTBEATS + 0.5) * this.options.heartbeatIntervalMs;
   }
 }
 
