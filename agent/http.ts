@@ -39,6 +39,10 @@ export class HealthServer implements Task {
   }
 
   async run(signal: AbortSignal): Promise<void> {
+    if (signal.aborted) {
+      this.#listening.reject(signal.reason);
+      return;
+    }
     const server = createServer(
       { requestTimeout: REQUEST_TIMEOUT_MS, headersTimeout: REQUEST_TIMEOUT_MS },
       ({ method, url }, response) => {
@@ -53,6 +57,7 @@ export class HealthServer implements Task {
       server.listen(this.#options.port, this.#options.host);
       await once(server, 'listening', { signal });
     } catch (error) {
+      server.close(); // an abort in this instant leaves a server that would listen for ever
       this.#listening.reject(error);
       throw error;
     }

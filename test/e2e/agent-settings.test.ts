@@ -1,9 +1,6 @@
-import { writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { startHttp1Proxy } from '../http-proxy.ts';
 import { openTestDatabase } from '../postgres.ts';
-import { temporaryDirectory } from '../processes.ts';
 import { configMap, healthyAt, type Rig, startRig } from './rig.ts';
 
 let rig: Rig;
@@ -78,10 +75,8 @@ describe('rights', () => {
     const elsewhere = await rig.kube.namespace('elsewhere');
     const other = await rig.publish('other', configMap(elsewhere, 'other'), agent.label);
     const refused = await rig.status(other.id, ({ phase }) => phase === 'failed' || phase === 'invalid');
-    expect(JSON.stringify(refused)).toMatch(/other/);
-    expect(JSON.stringify(refused)).toMatch(/forbidden|namespace/);
+    expect(JSON.stringify(refused)).toMatch(/other.*cannot patch resource .*configmaps/);
     expect(await live(elsewhere, 'other')).toBe(404);
-    console.log(JSON.stringify(refused));
   });
 });
 
@@ -100,6 +95,3 @@ describe('three agents', () => {
     }
   });
 });
-void writeFile;
-void join;
-void temporaryDirectory;

@@ -57,7 +57,7 @@ describe('a broker with a certificate of a private authority', () => {
   });
 
   // N-106
-  it('is refused by an agent that trusts the system only, with the reason, and gets no key', async () => {
+  it('is refused by an agent that trusts the system only, with the reason, and never hears from it', async () => {
     const agent = await rig.register();
     const started = await rig.start(agent);
     const line = await started.line((item) => /ca_file/.test(JSON.stringify(item)));
@@ -93,6 +93,7 @@ describe('a broker URL without TLS in production', () => {
   it('is warned of otherwise', async () => {
     const started = await start('warn');
     expect((await started.line(({ level }) => level === 'warn')).msg).toContain('not encrypted');
+    await started.line(({ msg }) => msg === 'health port is open');
     await started.stop();
   });
 });
