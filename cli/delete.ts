@@ -69,7 +69,7 @@ async function untilRemoved(
     for (;;) {
       left = await remaining(client, id, deadline.signal);
       if (left.length === 0) {
-        cli.terminal.line(`stack ${name} is gone from every agent`);
+        cli.terminal.line(`every agent has deleted the objects of stack ${name}`); // what has finalizers goes a little later
         return EXIT.ok;
       }
       cli.terminal.progress(`waiting: ${left.length} agent${left.length === 1 ? '' : 's'} still to remove it, ${stateOf(left)}`);

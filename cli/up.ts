@@ -6,10 +6,11 @@ import { type Client, createClient } from './client.ts';
 import { contextPath, saveContext } from './contexts.ts';
 import { CliError, EXIT, type ExitCode } from './failure.ts';
 import { spanText } from './terminal.ts';
-import { LOCAL, prepareAgent, untilOnline } from './up/agent.ts';
+import { LOCAL, lastHeardMs, prepareAgent, untilOnline } from './up/agent.ts';
 import { type Child, type ChildOptions, startChild } from './up/child.ts';
 import { type Cluster, openCluster } from './up/cluster.ts';
 import { EXAMPLE, exampleFolder, publishExample } from './up/example.ts';
+import { occupy } from './up/occupy.ts';
 import { adminKey, openPlace, type Place } from './up/place.ts';
 
 /** Options of `brokkr up`. */
@@ -38,16 +39,17 @@ export async function up(cli: Cli, options: UpOptions): Promise<ExitCode> {
   const closing = new AbortController();
   const signal = AbortSignal.any([cli.signal, failure.signal, closing.signal]);
   const place = await openPlace(options.dataDir, cli.env);
+  await using occupied = await occupy(place, cli.terminal.note, cli.clock, signal);
   const port = await checkedPort(options.port);
   await using running = new AsyncDisposableStack(); // what is added last ends first
-  const start = (child: ChildOptions, graceMs: number) => {
+  const start = async (child: ChildOptions, graceMs: number) => {
     const started = startChild(child, cli.clock);
     running.defer(() => started.stop(graceMs));
     started.exited.then(
       (end) => failure.abort(endedUnasked(started, end)),
       () => undefined,
     );
-    return started;
+    await occupied.add(started.pid);
   };
   const cluster = openCluster(clusterOptions(cli, options, place), signal);
   cluster.catch((error: unknown) => failure.abort(error));
@@ -74,7 +76,7 @@ export async function up(cli: Cli, options: UpOptions): Promise<ExitCode> {
   }
 }
 
-type Start = (child: ChildOptions, graceMs: number) => Child;
+type Start = (child: ChildOptions, graceMs: number) => Promise<void>;
 
 function clusterOptions({ env, terminal }: Cli, { kubeconfig, once }: UpOptions, place: Place) {
   const progress = (line: string) => terminal.note(`cluster: ${line}`);
@@ -112,7 +114,7 @@ async function startBroker(cli: Cli, place: Place, port: number, start: Start, s
     BROKKR__BROKER__PAK_HASH: hash,
   });
   cli.terminal.note(`broker: starting, log in ${place.path('logs', 'broker.log')}`);
-  start(
+  await start(
     { name: 'broker', script: 'brokkr-broker.js', args: ['serve'], env, logPath: place.path('logs', 'broker.log') },
     BROKER_GRACE_MS,
   );
@@ -166,9 +168,10 @@ async function startAgent(cli: Cli, { client, place, cluster, start, agentId }: 
     BROKKR__AGENT__HEALTH_PORT: String(await freePort(8080)),
     ...cluster.agentEnv,
   });
+  const heardBeforeMs = await lastHeardMs(client, agentId, signal);
   const began = cli.clock.monotonic();
-  start({ name: 'agent', script: 'brokkr-agent.js', args: ['start'], env, logPath }, AGENT_GRACE_MS);
-  const online = await untilOnline(client, agentId, AGENT_ONLINE_MS, cli.clock, signal);
+  await start({ name: 'agent', script: 'brokkr-agent.js', args: ['start'], env, logPath }, AGENT_GRACE_MS);
+  const online = await untilOnline(client, { agentId, heardBeforeMs, limitMs: AGENT_ONLINE_MS }, cli.clock, signal);
   const after = spanText(cli.clock.monotonic() - began);
   cli.terminal.note(
     online ? `agent: online after ${after}, log in ${logPath}` : `agent: not online after ${after}, see ${logPath}`,

@@ -1,5 +1,6 @@
+import { timestampMs } from '@bufbuild/protobuf/wkt';
 import type { Clock } from '#lib/clock.ts';
-import { type Agent, AgentService, Presence } from '#proto/brokkr/v1/agents_pb.js';
+import { type Agent, AgentService } from '#proto/brokkr/v1/agents_pb.js';
 import { KeyService } from '#proto/brokkr/v1/keys_pb.js';
 import { type Client, createClient } from '../client.ts';
 import { CliError } from '../failure.ts';
@@ -55,21 +56,33 @@ async function works(url: string, pak: string | undefined, id: string, clock: Cl
 
 const ASK_AGAIN_MS = 50;
 
-/** Resolves once the agent has a session; false after `limitMs` without one. */
+/** When the broker last heard of the agent, in ms since 1970; 0 when never. */
+export async function lastHeardMs(client: Client, id: string, signal: AbortSignal): Promise<number> {
+  const { agent } = await client.call(AgentService.method.getAgent, { id }, signal);
+  return agent?.lastHeartbeat ? timestampMs(agent.lastHeartbeat) : 0;
+}
+
+/** What `untilOnline` waits for. */
+export interface Online {
+  readonly agentId: string;
+  /** What `lastHeardMs` said before the agent was started: its presence outlives it by some heartbeats. */
+  readonly heardBeforeMs: number;
+  readonly limitMs: number;
+}
+
+/** Resolves once the agent that was just started has a session; false after the limit without one. */
 export async function untilOnline(
   client: Client,
-  agentId: string,
-  limitMs: number,
+  { agentId, heardBeforeMs, limitMs }: Online,
   clock: Clock,
   signal: AbortSignal,
 ): Promise<boolean> {
   using deadline = clock.deadline(limitMs, signal);
   try {
-    for (;;) {
-      const { agent } = await client.call(AgentService.method.getAgent, { id: agentId }, deadline.signal);
-      if (agent?.presence === Presence.ONLINE) return true;
+    while ((await lastHeardMs(client, agentId, deadline.signal)) <= heardBeforeMs) {
       await clock.sleep(ASK_AGAIN_MS, deadline.signal);
     }
+    return true;
   } catch (error) {
     if (signal.aborted || !deadline.signal.aborted) throw error;
     return false;

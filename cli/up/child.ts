@@ -8,6 +8,8 @@ import type { Env } from '../contexts.ts';
 /** One of our own processes, run for `brokkr up`. */
 export interface Child {
   readonly name: string;
+  /** Undefined when it could not be started. */
+  readonly pid: number | undefined;
   readonly logPath: string;
   /** How it ended, in words. Never rejects. */
   readonly exited: Promise<string>;
@@ -50,6 +52,7 @@ export function startChild({ name, script, args, env, logPath }: ChildOptions, c
   const running = () => child.pid !== undefined && child.exitCode === null && child.signalCode === null;
   return {
     name,
+    pid: child.pid,
     logPath,
     exited,
     tail: () => lastLines(logPath),
