@@ -1,4 +1,6 @@
-import { readdir } from 'node:fs/promises';
+import { hash } from 'node:crypto';
+import { mkdtemp, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { createLog } from '#lib/log.ts';
@@ -110,20 +112,68 @@ describe.each<Tier>(['stream', 'poll'])('content over %s', (tier) => {
 });
 
 describe('content cache', () => {
-  it('drops the least recently used beyond its size and forgets what was damaged', async () => {
-    await using broker = await startScriptedBroker();
-    await using agent = await startAgentSide(broker.url);
-    const { sourceDigest } = await import('#lib/object.ts');
-    const cache = await openContentCache(join(agent.dir, 'small'), { log }, { maxBytes: 25 });
-    const texts = ['first ten.', 'second ten', 'third ten.'];
-    const digests = texts.map((text) => sourceDigest(text));
-    for (const [index, text] of texts.slice(0, 2).entries()) await cache.write(digests[index]!, text);
-    expect(await cache.read(digests[0]!)).toBe('first ten.');
-    await cache.write(digests[2]!, texts[2]!);
-    expect(await cache.read(digests[1]!)).toBeUndefined();
-    expect(await cache.read(digests[0]!)).toBe('first ten.');
-    const { writeFile } = await import('node:fs/promises');
-    await writeFile(join(agent.dir, 'small', digests[0]!), 'damaged!!!');
-    expect(await cache.read(digests[0]!)).toBeUndefined();
+  const texts = ['first ten.', 'second ten', 'third ten.'];
+  const digests = texts.map((text) => hash('sha256', text, 'hex'));
+  const one = (index: number) => new Map([[digests[index] ?? '', texts[index] ?? '']]);
+
+  async function directory() {
+    const path = await mkdtemp(join(tmpdir(), 'brokkr-cache-'));
+    return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }) };
+  }
+
+  it('keeps a batch in one file and finds it again after a restart', async () => {
+    await using dir = await directory();
+    const cache = await openContentCache(dir.path, { log });
+    const batch = new Map(digests.map((digest, index) => [digest, texts[index] ?? '']));
+    await cache.write(batch);
+    await cache.write(batch);
+    expect(await readdir(dir.path)).toHaveLength(1);
+    const again = await openContentCache(dir.path, { log });
+    expect(digests.map((digest) => again.has(digest))).toEqual([true, true, true]);
+    expect(await again.read([...digests, 'f'.repeat(64)])).toEqual(batch);
+  });
+
+  it('reads a first line that is longer than one read', async () => {
+    await using dir = await directory();
+    const many = new Map(Array.from({ length: 2000 }, (_, index) => [hash('sha256', `a${index}é`, 'hex'), `a${index}é`]));
+    await (await openContentCache(dir.path, { log })).write(many);
+    const again = await openContentCache(dir.path, { log });
+    expect(await again.read([...many.keys()])).toEqual(many);
+  });
+
+  it('drops the least recently used batch beyond its size', async () => {
+    await using dir = await directory();
+    const cache = await openContentCache(dir.path, { log }, { maxBytes: 200 }); // a batch of one takes 84
+    await cache.write(one(0));
+    await cache.write(one(1));
+    expect(await cache.read([digests[0] ?? ''])).toEqual(one(0));
+    await cache.write(one(2));
+    expect(digests.map((digest) => cache.has(digest))).toEqual([true, false, true]);
+    expect(await readdir(dir.path)).toHaveLength(2);
+  });
+
+  it('forgets a batch that was damaged', async () => {
+    await using dir = await directory();
+    const cache = await openContentCache(dir.path, { log });
+    await cache.write(one(0));
+    const [name = ''] = await readdir(dir.path);
+    const file = join(dir.path, name);
+    await writeFile(file, (await readFile(file, 'utf8')).replace('first', 'worst'));
+    expect(await cache.read([digests[0] ?? ''])).toEqual(new Map());
+    expect(cache.has(digests[0] ?? '')).toBe(false);
+    expect(await readdir(dir.path)).toEqual([]);
+  });
+
+  it('removes torn and foreign files when it opens', async () => {
+    await using dir = await directory();
+    const cache = await openContentCache(dir.path, { log });
+    await cache.write(one(0));
+    await cache.write(one(1));
+    await truncate(join(dir.path, '1.seg'), 80);
+    await writeFile(join(dir.path, '7.seg'), '[["not a digest",3]]\nabc');
+    await writeFile(join(dir.path, digests[2] ?? ''), texts[2] ?? '');
+    const again = await openContentCache(dir.path, { log });
+    expect(await readdir(dir.path)).toEqual(['2.seg']);
+    expect(await again.read(digests)).toEqual(one(1));
   });
 });

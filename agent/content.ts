@@ -12,6 +12,8 @@ import { type ContentSource, ContentUnavailableError } from './target.ts';
 
 /** Documents kept in memory, in characters: what a publication brings is used within seconds. */
 const MEMORY_CHARS = 8 * 1024 * 1024;
+/** Documents waiting for the disk, in characters: the largest deployment object. What comes beyond is fetched again one day. */
+const MAX_PENDING_CHARS = 64 * 1024 * 1024;
 /** Breaks of a transfer in a row without a byte of progress before giving up. */
 const MAX_BREAKS = 3;
 /** Largest blob: the text of one deployment object (the design's table of limits). */
@@ -39,8 +41,9 @@ export class Content implements ContentSource {
   readonly #memory = new Map<string, string>();
   #memoryChars = 0;
   #fetch: Fetch | undefined;
+  #pending = new Map<string, string>();
+  #pendingChars = 0;
   #writes: Promise<void> = Promise.resolve();
-  #writing = 0;
 
   constructor(deps: ContentDeps) {
     this.#deps = deps;
@@ -76,13 +79,16 @@ export class Content implements ContentSource {
   ): Promise<ReadonlyMap<string, string>> {
     const found = new Map<string, string>();
     const plain = plainDocuments(this.#deps.manifestOf(stackId));
-    for (const digest of new Set(digests)) {
-      signal.throwIfAborted();
-      const inMemory = this.#memory.get(digest);
-      if (inMemory !== undefined) this.#store(plain, digest, inMemory);
-      const text = inMemory ?? (await this.#deps.cache?.read(digest));
-      if (text !== undefined) found.set(digest, text);
+    for (const digest of digests) {
+      const text = this.#memory.get(digest) ?? this.#pending.get(digest);
+      if (text === undefined) continue;
+      found.set(digest, text);
+      this.#store(plain, digest, text);
     }
+    const elsewhere = [...new Set(digests)].filter((digest) => !found.has(digest));
+    const onDisk = elsewhere.length > 0 ? await this.#deps.cache?.read(elsewhere) : undefined;
+    for (const [digest, text] of onDisk ?? []) found.set(digest, text);
+    signal.throwIfAborted();
     const missing = [...new Set(digests)].filter((digest) => !found.has(digest));
     await this.#fetchAll(stackId, generation, missing, signal, async (digest, data) => {
       if (hash('sha256', data, 'hex') !== digest) throw new Error(`document ${digest} does not match its digest`);
@@ -149,12 +155,22 @@ export class Content implements ContentSource {
     }
   }
 
-  /** Behind the caller's back: applying does not wait for the cache. */
+  /** Behind the caller's back: applying does not wait for the cache. All that comes before the disk may be written is one batch. */
   #store(plain: ReadonlySet<string>, digest: string, text: string): void {
-    const { cache } = this.#deps;
-    if (!cache || !plain.has(digest) || cache.has(digest)) return;
-    if (this.#writing++ === 0) this.#writes = this.#writes.then(() => this.#deps.settled?.());
-    this.#writes = this.#writes.then(() => cache.write(digest, text)).finally(() => void this.#writing--);
+    const { cache, settled } = this.#deps;
+    if (!cache || !plain.has(digest) || this.#pending.has(digest) || cache.has(digest)) return;
+    if (this.#pendingChars + text.length > MAX_PENDING_CHARS) return;
+    this.#pendingChars += text.length;
+    this.#pending.set(digest, text);
+    if (this.#pending.size > 1) return; // its batch is on the way
+    this.#writes = this.#writes
+      .then(() => settled?.())
+      .then(() => {
+        const batch = this.#pending;
+        this.#pending = new Map();
+        this.#pendingChars = 0;
+        return cache.write(batch);
+      });
   }
 
   #keep(digest: string, text: string): void {

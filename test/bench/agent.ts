@@ -1,15 +1,17 @@
-import type { Bench, Result } from './bench.ts';
+import { type Bench, median, type Result } from './bench.ts';
 import { startCluster } from './cluster.ts';
 import { cpuMs, residentBytes, startBroker } from './environment.ts';
 
 const STACKS = 20;
-const SETTLE_MS = 10_000;
+const STARTS = 3;
+/** The agent gives back what its start took five to ten seconds after it. */
+const SETTLE_MS = 45_000; // the YAML thread goes after 30 s
 const WATCH_MS = 20_000;
 
 /** An idle agent with 20 stacks: memory, CPU, and the time from its start to its first heartbeat. */
 export const bench: Bench = {
   name: 'agent',
-  about: `idle agent with ${STACKS} stacks: memory, CPU; start to connected; baseline: an empty Node process`,
+  about: `idle agent with ${STACKS} stacks: memory, CPU; start to its session with the broker; baseline: an empty Node process`,
   async run(note, signal) {
     await using broker = await startBroker();
     for (let index = 0; index < STACKS; index++) {
@@ -24,12 +26,20 @@ export const bench: Bench = {
     await using cluster = await startCluster(broker, ['bench']);
     note(`cluster and agent up after ${(performance.now() - start).toFixed(0)} ms`);
     await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
-    signal.throwIfAborted();
-    const before = await cpuMs(cluster.agent.pid);
+    const starts: number[] = [];
+    for (let round = 0; round < STARTS; round++) {
+      signal.throwIfAborted();
+      starts.push(await cluster.restartAgent());
+      note(`session after ${starts.at(-1)?.toFixed(0)} ms`);
+    }
+    await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
+    const { pid } = cluster.agent;
+    const before = await cpuMs(pid);
     await new Promise((resolve) => setTimeout(resolve, WATCH_MS));
-    const cpu = ((await cpuMs(cluster.agent.pid)) - before) / WATCH_MS;
-    const bytes = await residentBytes(cluster.agent.pid);
+    const cpu = ((await cpuMs(pid)) - before) / WATCH_MS;
+    const bytes = await residentBytes(pid);
     const baseline = await emptyNode();
+    const startMs = median(starts);
     const results: Result[] = [
       {
         metric: 'memory, idle',
@@ -40,7 +50,8 @@ export const bench: Bench = {
         budget: '≤ 90 MB',
         met: bytes <= 90 * 2 ** 20,
       },
-      { metric: 'CPU, idle', value: cpu * 100, unit: '% of a core', budget: '≤ 0.5 %' },
+      { metric: 'CPU, idle', value: cpu * 100, unit: '% of a core', budget: '≤ 0.5 %', met: cpu <= 0.005 },
+      { metric: 'start to first heartbeat', value: startMs, unit: 'ms', budget: '≤ 1 s', met: startMs <= 1000 },
     ];
     return results;
   },
