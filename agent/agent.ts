@@ -18,7 +18,6 @@ import { inCluster } from './kube/in-cluster.ts';
 import { type Kube, openKube } from './kube/kube.ts';
 import { loadCredentials } from './kube/kubeconfig.ts';
 import { createLinks, type Links } from './links.ts';
-import { createMemoryRelief } from './memory.ts';
 import { type AgentGauges, createAgentMetrics } from './metrics.ts';
 import { openOutbox } from './outbox.ts';
 import { openReconciler, type Reconciler } from './reconcile.ts';
@@ -65,7 +64,7 @@ export function createAgent(config: AgentConfig, deps: AgentDeps): Agent {
   const health = new HealthServer({ metrics, view, log }, { host: config.agent.healthHost, port: config.agent.healthPort });
   const links = createLinks(config, deps, agentMetrics);
   const parts: Parts = { config, deps, view, metrics: agentMetrics, links, expose: (value) => (gauges = value) };
-  return { health, tasks: [health, createMemoryRelief(deps), { name: 'agent', run: (signal) => runAgent(parts, signal) }] };
+  return { health, tasks: [health, { name: 'agent', run: (signal) => runAgent(parts, signal) }] };
 }
 
 interface Parts {

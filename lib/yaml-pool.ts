@@ -1,3 +1,5 @@
+import { getCompileCacheDir } from 'node:module';
+import { dirname } from 'node:path';
 import { Piscina } from 'piscina';
 import { type Clock, systemClock, TimeoutError } from './clock.ts';
 import { BrokkrError } from './errors.ts';
@@ -65,7 +67,7 @@ export class YamlPool {
       maxThreads: options.maxThreads,
       idleTimeout: options.idleTimeoutMs ?? IDLE_TIMEOUT_MS,
       resourceLimits: { maxOldGenerationSizeMb: options.maxHeapMb ?? MAX_HEAP_MB },
-      env: {},
+      env: threadEnv(),
     });
   }
 
@@ -151,6 +153,15 @@ export class YamlPool {
     if (next) next();
     else this.#running--;
   }
+}
+
+/**
+ * Nothing but the process's cache of compiled code, which a thread does not take over by itself: with it a thread is up
+ * after 70 ms instead of 200 and takes 6 MiB instead of 60 (the first; each needs Node's TypeScript stripper otherwise).
+ */
+function threadEnv(): Record<string, string> {
+  const versioned = getCompileCacheDir(); // Node adds a folder for itself to the one it is given
+  return versioned === undefined ? {} : { NODE_COMPILE_CACHE: dirname(versioned) };
 }
 
 function explain(error: unknown, deadline: AbortSignal, timeoutMs: number): unknown {
