@@ -3,10 +3,10 @@ import { createServer as createHttpServer, request as httpRequest } from 'node:h
 import { connect as connectHttp2 } from 'node:http2';
 import { type AddressInfo, connect, createServer } from 'node:net';
 import { text } from 'node:stream/consumers';
-import { describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { startTcpProxy } from './fault-proxy.ts';
 import { startHttp1Proxy, startKubeProxy } from './http-proxy.ts';
-import { startOwnKube } from './kube.ts';
+import { type OwnKube, startOwnKube } from './kube.ts';
 
 /** A TCP server that sends back what it gets. */
 async function startEcho() {
@@ -150,8 +150,13 @@ describe('HTTP/1.1 proxy', () => {
 });
 
 describe('proxy in front of the API server', () => {
+  let kube: OwnKube;
+  beforeAll(async () => {
+    kube = await startOwnKube({ audit: 'off' }); // in a hook: the first run of a machine builds it
+  });
+  afterAll(async () => kube?.[Symbol.asyncDispose]());
+
   it('counts, fails chosen requests and kills after a number of them', async () => {
-    await using kube = await startOwnKube({ audit: 'off' });
     const faults: Record<string, 'reset' | 'lose-response' | { status: number; body: object; headers: Record<string, string> }> =
       {
         throttled: { status: 429, body: { kind: 'Status' }, headers: { 'retry-after': '1' } },
