@@ -1,4 +1,5 @@
 import { create, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
+import type { Clock } from '#lib/clock.ts';
 import { entryDigest, RootDigest, tombstoneDigest } from '#lib/digest.ts';
 import { Wakeup } from '#lib/signal.ts';
 import { DeletionPolicy } from '#proto/brokkr/v1/content_pb.js';
@@ -59,6 +60,9 @@ const POLICIES = {
 } as const;
 /** Control frames waiting; beyond it the peer asks faster than it reads. */
 const MAX_CONTROL = 64;
+/** Bounds of the time until a refused frame is sent again. */
+const MIN_RETRY_MS = 1_000;
+const MAX_RETRY_MS = 600_000;
 /** Unknown stacks of one agent waiting to be told; no agent holds that many. */
 const MAX_ABSENT = 20_000;
 
@@ -77,6 +81,8 @@ export class AgentSession {
   readonly #dirty = new Set<string>();
   /** Stacks the agent holds and should not, nor was ever told to remove. */
   readonly #absent = new Set<string>();
+  /** Stacks whose frame was refused and is not to be sent again yet. */
+  readonly #resting = new Set<string>();
   readonly #control: Body[] = [];
   readonly #wakeup = new Wakeup();
   readonly #unacked: Frame[] = [];
@@ -219,10 +225,23 @@ export class AgentSession {
     else this.#received.delete(stackId);
   }
 
-  /** An upsert was not taken; it is sent again without the base it named. */
-  nack({ stackId, code }: Nack): void {
+  /**
+   * An upsert was not taken: it is sent again without the base it named, at once when only the base was missing, else
+   * when the agent wants it and never sooner than `MIN_RETRY_MS`. One wait a stack; a newer change does not wait.
+   */
+  nack({ stackId, code, retryAfterMs }: Nack, clock: Clock): void {
     if (code === NackCode.BASE_UNKNOWN || code === NackCode.DIGEST_MISMATCH) this.#received.delete(stackId);
-    if (this.#desired.has(stackId)) this.#markDirty(stackId);
+    const again = () => {
+      this.#resting.delete(stackId);
+      if (this.#desired.has(stackId)) this.#markDirty(stackId);
+    };
+    const leastMs = code === NackCode.BASE_UNKNOWN ? 0 : MIN_RETRY_MS;
+    const waitMs = Math.min(Math.max(retryAfterMs, leastMs), MAX_RETRY_MS);
+    if (waitMs === 0) again();
+    else if (!this.#resting.has(stackId)) {
+      this.#resting.add(stackId);
+      clock.sleep(waitMs, this.signal).then(again, () => undefined); // ends with the session
+    }
   }
 
   /** Queues a control frame. Past the bound the session ends as a slow consumer. */
@@ -298,7 +317,10 @@ export class AgentSession {
     }
     for (const stackId of this.#dirty) {
       this.#dirty.delete(stackId);
-      const bytes = await this.#stackFrame(stackId);
+      const bytes = await this.#stackFrame(stackId).catch((error: unknown) => {
+        this.#dirty.add(stackId); // a poller comes back for it
+        throw error;
+      });
       if (bytes) return this.#frame(bytes);
     }
     if (this.#listing !== 'sending') return undefined;

@@ -1,6 +1,6 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { Phase } from '#proto/brokkr/v1/content_pb.js';
-import { GoAwayReason, SyncMode } from '#proto/brokkr/v1/sync_pb.js';
+import { GoAwayReason, NackCode, SyncMode } from '#proto/brokkr/v1/sync_pb.js';
 import { connectAgent, hello } from '../../test/agent-client.ts';
 import { type InProcessBroker, startInProcessBroker } from '../../test/in-process-broker.ts';
 
@@ -154,6 +154,47 @@ describe('a session', () => {
       },
     });
     expect(await back.take('tombstone')).toMatchObject({ stackId: stack.id, approved: true });
+  });
+});
+
+describe('an agent that is being withheld', () => {
+  it.each([
+    ['INACTIVE', `update agent set status = 'INACTIVE' where id = $1`],
+    ['deleted', 'update agent set deleted_at = now() where id = $1'],
+  ])('%s is told of no tombstone by a change that overtakes the news', async (_, statement) => {
+    const label = unique('label');
+    const agent = await broker.agent(unique('agent'), [label]);
+    const name = unique('stack');
+    const stack = await broker.publish(name, config('a'), [label]);
+    using client = connectAgent(broker.url, agent.pak);
+    client.send(hello());
+    await client.take('snapshotEnd');
+    await broker.db.query(statement, [agent.id]); // committed, and not yet in the feed
+    await broker.publish(name, config('a', '2'), [label]);
+    expect(await client.take('upsert')).toMatchObject({ generation: 1n });
+    expect(await client.take('upsert')).toMatchObject({ generation: 2n });
+    expect(client.waiting.filter(({ body }) => body.case === 'tombstone')).toEqual([]);
+    const rows = await broker.db.query<{ desired: string }>('select desired from delivery where stack_id = $1', [stack.id]);
+    expect(rows).toEqual([{ desired: 'entry' }]);
+  });
+});
+
+describe('a nack', () => {
+  it('is not answered with the same frame before the agent wants it again', async () => {
+    const label = unique('label');
+    const agent = await broker.agent(unique('agent'), [label]);
+    const stack = await broker.publish(unique('stack'), config('a'), [label]);
+    using client = connectAgent(broker.url, agent.pak);
+    client.send(hello());
+    await client.take('upsert');
+    await client.take('snapshotEnd');
+    const since = performance.now();
+    client.send({
+      case: 'nack',
+      value: { stackId: stack.id, generation: 1n, code: NackCode.CONTENT_UNAVAILABLE, retryAfterMs: 1500 },
+    });
+    await client.take('upsert');
+    expect(performance.now() - since).toBeGreaterThan(1400);
   });
 });
 

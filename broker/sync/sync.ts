@@ -184,7 +184,7 @@ export class Sync implements Task {
           { agent: session.options.agentName, stack: body.value.stackId, code: body.value.code, detail: body.value.detail },
           'agent did not take a frame',
         );
-        session.nack(body.value);
+        session.nack(body.value, this.#deps.clock);
         return;
       case 'bye':
         this.close(session, 'the agent said bye');
@@ -240,7 +240,9 @@ export class Sync implements Task {
     const older = this.#sessions.get(session.options.agentId);
     this.#sessions.set(session.options.agentId, session);
     this.#liveness.begin(session);
-    if (!older || older.signal.aborted) return;
+    if (!older) return;
+    this.#liveness.end(older); // nobody closes a poller that was replaced
+    if (older.signal.aborted) return;
     if (older.options.processId === session.options.processId) older.end('renewed');
     else older.leave(farewell('superseded'));
   }

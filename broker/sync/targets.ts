@@ -24,7 +24,7 @@ export async function loadTargets(db: Database, sessions: readonly AgentSession[
   const { position, assigned, deliveries } = await db.transaction(
     async (tx) => ({
       position: await readPosition(tx),
-      assigned: await listAssigned(tx, { agentIds, acceptance }),
+      assigned: await listAssigned(tx, { agentIds, acceptance, withheld: true }),
       deliveries: await listDeliveries(tx, agentIds),
     }),
     { isolation: 'repeatable read', readOnly: true },
@@ -60,7 +60,7 @@ async function refresh(
   scope: { readonly stackIds: readonly string[] | undefined; readonly agentIds: readonly string[] | undefined },
   acceptance: Acceptance,
 ): Promise<void> {
-  const assigned = (await listAssigned(db, { ...scope, acceptance })).filter((row) => sessions.has(row.agent_id));
+  const assigned = (await listAssigned(db, { ...scope, acceptance, withheld: true })).filter((row) => sessions.has(row.agent_id));
   const held: Pick<DeliveryRow, 'agent_id' | 'stack_id' | 'desired'>[] = [];
   for (const agentId of scope.agentIds ?? sessions.keys()) {
     const session = sessions.get(agentId);
@@ -72,7 +72,10 @@ async function refresh(
   await settle(db, sessions, assigned, held, { send: true });
 }
 
-/** Writes what is new to the delivery table, then tells the sessions. */
+/**
+ * Writes what is new to the delivery table, then tells the sessions. `assigned` includes what is withheld from agents
+ * that were just set INACTIVE or deleted: their sessions end, and nothing of theirs may become a tombstone.
+ */
 async function settle(
   db: Database,
   sessions: Sessions,

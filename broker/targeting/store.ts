@@ -17,8 +17,9 @@ export interface AssignedRow {
 
 /**
  * The effective target state in one statement: union of direct assignment, labels and annotations; consent where it is
- * asked for; ACTIVE agents only; the released generation of stacks that have content. Narrowed to the agents and stacks
- * given (undefined: all).
+ * asked for; the released generation of stacks that have content. Narrowed to the agents and stacks given (undefined:
+ * all). Agents that are INACTIVE or deleted are left out unless `withheld` asks for them: what is assigned to them is
+ * withheld, not withdrawn, and whoever concludes from absence (tombstones) must see it.
  */
 export async function listAssigned(
   tx: Queryable,
@@ -26,10 +27,12 @@ export async function listAssigned(
     agentIds,
     stackIds,
     acceptance,
+    withheld = false,
   }: {
     readonly agentIds?: readonly string[] | undefined;
     readonly stackIds?: readonly string[] | undefined;
     readonly acceptance: Acceptance;
+    readonly withheld?: boolean;
   },
 ): Promise<AssignedRow[]> {
   return await tx.query<AssignedRow>(
@@ -38,13 +41,13 @@ export async function listAssigned(
        select distinct agent_id, stack_id from targeting
        where ($1::uuid[] is null or agent_id = any($1)) and ($2::uuid[] is null or stack_id = any($2))
      ) m
-     join agent a on a.id = m.agent_id and a.deleted_at is null and a.status = 'ACTIVE'
+     join agent a on a.id = m.agent_id and ($4 or a.deleted_at is null and a.status = 'ACTIVE')
      join stack s on s.id = m.stack_id and s.deleted_at is null
      left join release r on r.agent_id = m.agent_id and r.stack_id = m.stack_id
      join stack_generation g on g.stack_id = s.id and g.generation = coalesce(r.generation, s.generation)
      join deployment_object d on d.id = g.deployment_object_id
      where coalesce(a.acceptance, $3) = 'all'
         or exists (select from agent_generator_registration c where c.agent_id = m.agent_id and c.generator_id = s.generator_id)`,
-    [agentIds ?? null, stackIds ?? null, acceptance],
+    [agentIds ?? null, stackIds ?? null, acceptance, withheld],
   );
 }
