@@ -183,7 +183,5 @@ function connections(sync: Sync) {
 }
 
 function tlsFiles({ tls }: BrokerConfig) {
-  if (tls.cert === undefined && tls.key === undefined) return undefined;
-  if (tls.cert === undefined || tls.key === undefined) throw new Error('tls.cert and tls.key go together: set both or neither');
-  return { certFile: tls.cert, keyFile: tls.key };
+  return tls.cert === undefined || tls.key === undefined ? undefined : { certFile: tls.cert, keyFile: tls.key };
 }

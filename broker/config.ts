@@ -1,4 +1,4 @@
-import { type Config, defineConfig, loadConfig } from '#lib/config.ts';
+import { type Config, ConfigError, defineConfig, loadConfig } from '#lib/config.ts';
 
 /** Every setting of the broker; also the reference page. */
 export const BROKER_SETTINGS = defineConfig(
@@ -85,5 +85,9 @@ export type BrokerConfig = Config<(typeof BROKER_SETTINGS)['settings']>;
 
 /** Reads the settings; a `ConfigError` lists every problem. */
 export function loadBrokerConfig(env: Readonly<Record<string, string | undefined>>): BrokerConfig {
-  return loadConfig(BROKER_SETTINGS, { env });
+  const config = loadConfig(BROKER_SETTINGS, { env });
+  if ((config.tls.cert === undefined) !== (config.tls.key === undefined)) {
+    throw new ConfigError(['BROKKR__TLS__CERT and BROKKR__TLS__KEY go together: set both or neither']);
+  }
+  return config;
 }

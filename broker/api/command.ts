@@ -133,17 +133,17 @@ async function runCommand<I extends DescMessage, O extends DescMessage>(
     if (committedChanges.length > 0) committed(committedChanges);
     return answer;
   } catch (error) {
-    if (error instanceof DryRun) return error.message_ as MessageShape<O>;
+    if (error instanceof DryRun) return error.answer as MessageShape<O>;
     throw error;
   }
 }
 
 /** Carries the answer of a dry run out of the transaction that it rolls back. */
 class DryRun extends Error {
-  readonly message_: unknown;
-  constructor(message: unknown) {
+  readonly answer: unknown;
+  constructor(answer: unknown) {
     super('dry run');
-    this.message_ = message;
+    this.answer = answer;
   }
 }
 

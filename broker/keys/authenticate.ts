@@ -35,6 +35,8 @@ export class Authenticator implements Task {
   readonly #ttlMs: number;
   readonly #cache = new Map<string, Cached>();
   readonly #used = new Set<string>();
+  /** Raised by `forget`: what was looked up before it is not kept. */
+  #age = 0;
 
   constructor(
     { db, clock, log }: { readonly db: Database; readonly clock: Clock; readonly log: Logger },
@@ -60,6 +62,7 @@ export class Authenticator implements Task {
 
   /** Forgets everything resolved so far. */
   forget(): void {
+    this.#age++;
     this.#cache.clear();
   }
 
@@ -74,10 +77,11 @@ export class Authenticator implements Task {
   }
 
   async #resolve(hash: string): Promise<Principal> {
+    const age = this.#age;
     const row = await findKeyByHash(this.#db, hash);
     const principal = row && toPrincipal(row);
     if (!row || !principal) throw new BrokkrError('unauthorized', 'the key is not known, revoked or expired');
-    if (this.#ttlMs > 0) {
+    if (this.#ttlMs > 0 && age === this.#age) {
       if (this.#cache.size >= MAX_CACHED) this.#cache.clear();
       const expiry = row.expires_at === null ? Number.POSITIVE_INFINITY : timestampMs(row.expires_at);
       this.#cache.set(hash, { principal, until: Math.min(this.#clock.now() + this.#ttlMs, expiry) });

@@ -8,7 +8,7 @@ import { collectBlobs, forgetAnswers, forgetReplicas } from './store.ts';
 
 const INTERVAL_MS = 3_600_000;
 
-/** What only costs space is removed here, once an hour by one replica: answers to repeated requests, unreferenced content. */
+/** What only costs space is removed here, about once an hour by each replica (rows that another one holds are skipped): answers to repeated requests, unreferenced content. */
 export function createMaintenance({
   db,
   clock,

@@ -33,6 +33,7 @@ export class ChangeFeed implements Task {
   readonly #wakeup = new Wakeup();
   readonly #notify = new Wakeup();
   readonly #subscribers: ((changes: readonly ChangeRow[]) => Promise<void>)[] = [];
+  #begun: Promise<Position> | undefined;
   #position: Position | undefined;
   #hurry = 0;
 
@@ -52,43 +53,47 @@ export class ChangeFeed implements Task {
     this.#notify.wake();
   }
 
-  /** Newest position handed out. */
-  get position(): Position | undefined {
-    return this.#position;
+  /**
+   * Fixes where the feed begins, once. What reads a snapshot and then relies on the feed for what follows it must await
+   * this first: a change between its snapshot and a later beginning would be lost to it.
+   */
+  async begin(): Promise<Position> {
+    this.#begun ??= readPosition(this.#deps.db);
+    try {
+      return await this.#begun;
+    } catch (error) {
+      this.#begun = undefined;
+      throw error;
+    }
   }
 
   async run(signal: AbortSignal): Promise<void> {
-    const { db, log } = this.#deps;
-    const listening = db
-      .listen(
-        CHANNEL,
-        () => {
-          this.#hurry = RETRY_MS.length;
-          this.#wakeup.wake();
-        },
-        signal,
-      )
-      .catch((error: unknown) => {
-        if (!signal.aborted) throw error;
-      });
-    const notifying = this.#notifyOthers(signal);
+    const woken = () => {
+      this.#hurry = RETRY_MS.length;
+      this.#wakeup.wake();
+    };
+    const listen = this.#deps.db.listen(CHANNEL, woken, signal).catch((error: unknown) => {
+      if (!signal.aborted) throw error;
+    });
+    await Promise.all([this.#tail(signal), this.#notifyOthers(signal), listen]); // the first that fails fails the task
+  }
+
+  async #tail(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       const progressed = await this.#step().catch((error: unknown) => {
-        log.warn({ error: errorText(error) }, 'change feed interrupted, trying again');
+        this.#deps.log.warn({ error: errorText(error) }, 'change feed interrupted, trying again');
         return 0;
       });
       if (progressed === BATCH) continue;
       if (progressed > 0) this.#hurry = 0;
       await this.#pause(signal);
     }
-    await Promise.all([listening, notifying]);
   }
 
   /** One read; returns the number of rows handed out. */
   async #step(): Promise<number> {
     const { db } = this.#deps;
-    this.#position ??= await readPosition(db);
-    const changes = await readChanges(db, this.#position, BATCH);
+    const changes = await readChanges(db, this.#position ?? (await this.begin()), BATCH);
     const last = changes.at(-1);
     if (!last) return 0;
     // a failure leaves the position where it is: the same changes come again, and looking twice is harmless

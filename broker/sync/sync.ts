@@ -138,6 +138,7 @@ export class Sync implements Task {
       connectedAtMs: clock.now(),
       windowFrames: this.options.windowFrames,
     });
+    await this.#deps.feed.begin(); // before the snapshot below
     this.#register(session);
     try {
       const position = await this.#targets.load(session);
