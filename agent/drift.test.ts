@@ -1,9 +1,10 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { systemClock } from '#lib/clock.ts';
 import { Health } from '#proto/brokkr/v1/content_pb.js';
-import { type Kube as TestKube, useKube } from '../test/kube.ts';
+import { openEngineRig } from '../test/engine-rig.ts';
+import type { Kube as TestKube } from '../test/kube.ts';
 import type { TestIdentity } from '../test/kube-identity.ts';
-import { openTestBroker, type TestBroker } from './reconcile-testing.ts';
+import type { TestBroker } from './reconcile-testing.ts';
 
 let server: TestKube;
 let identity: TestIdentity;
@@ -11,10 +12,7 @@ let namespace: string;
 let broker: TestBroker;
 
 beforeAll(async () => {
-  server = await useKube();
-  namespace = await server.namespace('drift');
-  identity = await server.identity('drift', { clusterAdmin: true, namespace });
-  broker = openTestBroker(namespace);
+  ({ server, identity, namespace, broker } = await openEngineRig('drift'));
 });
 afterAll(() => broker?.[Symbol.asyncDispose]());
 

@@ -84,15 +84,15 @@ async function tryRemove(run: PruneRun, entry: InventoryEntry, signal: AbortSign
     if (!live) return { kind: 'gone' };
     const stranger = notOurs(run.identity, entry, live);
     if (stranger !== undefined) return { kind: 'released', status: objectStatus(entry, 'kept', 'not_ours', stranger) };
-    const wish = live.annotations?.[PRUNE_ANNOTATION] ?? entry.prune;
-    if (wish === 'never') {
+    const wishes = [live.annotations?.[PRUNE_ANNOTATION], entry.prune]; // on the live object or in our last copy: either protects
+    if (wishes.includes('never')) {
       return {
         kind: 'released',
         status: objectStatus(entry, 'kept', 'prune_never', 'the object is marked as never to be pruned'),
       };
     }
     try {
-      if (run.mode === 'orphan' || wish === 'orphan') return await orphan(run, ref, live, signal);
+      if (run.mode === 'orphan' || wishes.includes('orphan')) return await orphan(run, ref, live, signal);
       if (live.deletionTimestamp === undefined) {
         const instances = await hasInstances(run, entry, signal);
         if (instances !== undefined) {

@@ -1,10 +1,11 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { DeletionPolicy, Phase } from '#proto/brokkr/v1/content_pb.js';
-import { type Kube as TestKube, useKube } from '../test/kube.ts';
+import { openEngineRig } from '../test/engine-rig.ts';
+import type { Kube as TestKube } from '../test/kube.ts';
 import type { TestIdentity } from '../test/kube-identity.ts';
 import type { InventoryEntry } from './inventory-codec.ts';
 import { guardRemovals } from './prune.ts';
-import { openTestBroker, type TestBroker } from './reconcile-testing.ts';
+import type { TestBroker } from './reconcile-testing.ts';
 
 let server: TestKube;
 let identity: TestIdentity;
@@ -12,10 +13,7 @@ let namespace: string;
 let broker: TestBroker;
 
 beforeAll(async () => {
-  server = await useKube();
-  namespace = await server.namespace('prune');
-  identity = await server.identity('prune', { clusterAdmin: true, namespace });
-  broker = openTestBroker(namespace);
+  ({ server, identity, namespace, broker } = await openEngineRig('prune'));
 });
 afterAll(() => broker?.[Symbol.asyncDispose]());
 

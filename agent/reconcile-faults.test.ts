@@ -1,9 +1,10 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Phase } from '#proto/brokkr/v1/content_pb.js';
+import { openEngineRig } from '../test/engine-rig.ts';
 import { startKubeProxy } from '../test/http-proxy.ts';
-import { type Kube as TestKube, useKube } from '../test/kube.ts';
+import type { Kube as TestKube } from '../test/kube.ts';
 import type { TestIdentity } from '../test/kube-identity.ts';
-import { openTestBroker, type TestBroker } from './reconcile-testing.ts';
+import type { TestBroker } from './reconcile-testing.ts';
 
 let server: TestKube;
 let identity: TestIdentity;
@@ -11,10 +12,7 @@ let namespace: string;
 let broker: TestBroker;
 
 beforeAll(async () => {
-  server = await useKube();
-  namespace = await server.namespace('faults');
-  identity = await server.identity('faults', { clusterAdmin: true, namespace });
-  broker = openTestBroker(namespace);
+  ({ server, identity, namespace, broker } = await openEngineRig('faults'));
 });
 afterAll(() => broker?.[Symbol.asyncDispose]());
 

@@ -1,8 +1,9 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Phase } from '#proto/brokkr/v1/content_pb.js';
-import { type Kube as TestKube, useKube } from '../test/kube.ts';
+import { openEngineRig } from '../test/engine-rig.ts';
+import type { Kube as TestKube } from '../test/kube.ts';
 import type { TestIdentity } from '../test/kube-identity.ts';
-import { openTestBroker, type TestBroker } from './reconcile-testing.ts';
+import type { TestBroker } from './reconcile-testing.ts';
 
 let server: TestKube;
 let identity: TestIdentity;
@@ -10,10 +11,7 @@ let namespace: string;
 let broker: TestBroker;
 
 beforeAll(async () => {
-  server = await useKube();
-  namespace = await server.namespace('engine');
-  identity = await server.identity('engine', { clusterAdmin: true, namespace });
-  broker = openTestBroker(namespace);
+  ({ server, identity, namespace, broker } = await openEngineRig('engine'));
 });
 afterAll(() => broker?.[Symbol.asyncDispose]());
 

@@ -6,10 +6,8 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { AgentService, AgentStatus, EventStatus, Presence } from '#proto/brokkr/v1/agents_pb.js';
 import { Health } from '#proto/brokkr/v1/content_pb.js';
 import { StackStatusSchema } from '#proto/brokkr/v1/sync_pb.js';
-import { testDatabase } from '../../test/postgres.ts';
-import { AgentEntity } from './entities.ts';
-import { agentService } from './rpc.ts';
-import { admin, agentPrincipal, generatorPrincipal, openRig, plantStack, type Rig, refusal } from './test/rpc.ts';
+import { openAgentRig } from '../../test/agent-service-rig.ts';
+import { agentPrincipal, generatorPrincipal, plantStack, type Rig, refusal } from './test/rpc.ts';
 
 let rig: Rig;
 let agents: Client<typeof AgentService>;
@@ -18,14 +16,7 @@ let stranger: string;
 let count = 0;
 
 beforeAll(async () => {
-  const db = await (await testDatabase()).open({}, { entities: [AgentEntity] });
-  rig = openRig(db, (router, pipeline) =>
-    router.service(AgentService, agentService(pipeline, { acceptance: 'all', heartbeatIntervalMs: 20_000 })),
-  );
-  agents = rig.as(AgentService, admin);
-  const rows = await db.query<{ id: string }>(`insert into generator (name) values ('tenant'), ('stranger') returning id`);
-  tenant = rows[0]!.id;
-  stranger = rows[1]!.id;
+  ({ rig, agents, tenant, stranger } = await openAgentRig('all'));
 });
 
 const newAgent = async () => {

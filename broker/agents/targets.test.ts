@@ -2,11 +2,9 @@ import { randomUUID } from 'node:crypto';
 import type { Client } from '@connectrpc/connect';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { AgentAcceptance, AgentService, AgentStatus, EventStatus, TargetMethod } from '#proto/brokkr/v1/agents_pb.js';
-import { testDatabase } from '../../test/postgres.ts';
+import { openAgentRig } from '../../test/agent-service-rig.ts';
 import { listAssigned } from '../targeting/store.ts';
-import { AgentEntity } from './entities.ts';
-import { agentService } from './rpc.ts';
-import { admin, agentPrincipal, generatorPrincipal, openRig, plantStack, type Rig, refusal } from './test/rpc.ts';
+import { agentPrincipal, generatorPrincipal, plantStack, type Rig, refusal } from './test/rpc.ts';
 
 let rig: Rig;
 let agents: Client<typeof AgentService>;
@@ -15,14 +13,7 @@ let stranger: string;
 let count = 0;
 
 beforeAll(async () => {
-  const db = await (await testDatabase()).open({}, { entities: [AgentEntity] });
-  rig = openRig(db, (router, pipeline) =>
-    router.service(AgentService, agentService(pipeline, { acceptance: 'registered', heartbeatIntervalMs: 20_000 })),
-  );
-  agents = rig.as(AgentService, admin);
-  const rows = await db.query<{ id: string }>(`insert into generator (name) values ('tenant'), ('stranger') returning id`);
-  tenant = rows[0]!.id;
-  stranger = rows[1]!.id;
+  ({ rig, agents, tenant, stranger } = await openAgentRig('registered'));
 });
 
 const newAgent = async (
