@@ -51,6 +51,7 @@ describe('objects that left a stack', () => {
     await server.request('POST', path('').slice(0, -1), { metadata: { name: 'replaced' }, data: { mine: 'yes' } });
     await server.kubectl('-n', namespace, 'label', 'configmap', 'unlabelled', 'brokkr.io/stack-');
     await server.kubectl('-n', namespace, 'annotate', 'configmap', 'live-never', 'brokkr.io/prune=never');
+    await server.kubectl('-n', namespace, 'annotate', '--overwrite', 'configmap', 'copy-never', 'brokkr.io/prune=no');
     const second = await broker.publish(configMap('stays'), { after: first });
     agent.reconciler.offer(second);
     agent.reconciler.resume();
