@@ -164,9 +164,9 @@ function finish(
   return { kind: 'ready', plan: planOf(wanted, planned, inventory.entries, suspects) };
 }
 
-function toPlanned({ key, scope, digest, wave, json }: PreparedObject, kinds: Kinds): PlannedObject {
+function toPlanned({ key, scope, digest, wave, marks, json }: PreparedObject, kinds: Kinds): PlannedObject {
   const resource = kinds.found.get(kindKey(key));
-  return { ...key, resource, namespaced: scope === 'Namespaced', digest: shortDigest(digest), wave, json };
+  return { ...key, resource, namespaced: scope === 'Namespaced', digest: shortDigest(digest), wave, marks, json };
 }
 
 function unknownKinds(keys: readonly (WantedKind & { namespace: string; name: string })[], absent: Kinds['absent']): Prepared {

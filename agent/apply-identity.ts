@@ -4,8 +4,6 @@ import { createHash } from 'node:crypto';
 export const STACK_LABEL = 'brokkr.io/stack';
 /** `<agent id>/<stack uuid>` on every object we apply. */
 export const OWNER_ANNOTATION = 'brokkr.io/owner';
-/** `never` or `orphan` on an object that must outlive its stack. */
-export const PRUNE_ANNOTATION = 'brokkr.io/prune';
 /** Selects the inventories of one agent; the value is `agentShort`. */
 export const INVENTORY_LABEL = 'brokkr.io/inventory';
 /** Membership in an ApplySet (KEP-3659), so that its tools see our stacks. */

@@ -2,7 +2,7 @@ import { jitter } from '#lib/backoff.ts';
 import { keyString } from '#lib/object.ts';
 import { AdoptionPolicy, type ApplyOptions, type ObjectStatus } from '#proto/brokkr/v1/content_pb.js';
 import { type Engine, impersonation } from './apply-engine.ts';
-import { MANAGER_PREFIX, OWNER_ANNOTATION, PRUNE_ANNOTATION, type StackIdentity } from './apply-identity.ts';
+import { MANAGER_PREFIX, OWNER_ANNOTATION, type StackIdentity } from './apply-identity.ts';
 import { failureText, objectStatus } from './apply-report.ts';
 import { fingerprint } from './drift.ts';
 import type { InventoryEntry } from './inventory-codec.ts';
@@ -165,14 +165,12 @@ function succeeded(
 }
 
 function toEntry(object: PlannedObject, resource: Resource, metadata: ObjectMeta, identity: StackIdentity): InventoryEntry {
-  const { group, version, kind, namespace, name, namespaced, digest, wave } = object;
-  const prune = metadata.annotations?.[PRUNE_ANNOTATION];
+  const { group, version, kind, namespace, name, namespaced, digest, wave, marks } = object;
   return {
-    ...{ group, version, kind, namespace, name, namespaced, digest, wave },
+    ...{ group, version, kind, namespace, name, namespaced, digest, wave, marks },
     plural: resource.plural,
     uid: metadata.uid,
     state: 'applied',
-    prune: prune === 'never' || prune === 'orphan' ? prune : '',
     print: fingerprint(metadata, identity.fieldManager),
   };
 }

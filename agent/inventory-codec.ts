@@ -1,6 +1,7 @@
 import { gunzipSync, gzipSync } from 'node:zlib';
 import { create } from '@bufbuild/protobuf';
 import { compareUtf8, keyString, type ObjectKey } from '#lib/object.ts';
+import type { Marks } from '#lib/object-marks.ts';
 import type { DeletionPolicy } from '#proto/brokkr/v1/content_pb.js';
 import { type Revision, RevisionSchema } from '#proto/brokkr/v1/sync_pb.js';
 import type { HeldStack } from './target.ts';
@@ -34,8 +35,8 @@ export interface InventoryEntry extends ObjectKey {
   readonly digest: string;
   readonly wave: number;
   readonly state: EntryState;
-  /** What the object's prune annotation said when we applied it. */
-  readonly prune: '' | 'never' | 'orphan';
+  /** What the object was marked with when we applied it. */
+  readonly marks: Marks;
   readonly print: Fingerprint | undefined;
 }
 
@@ -162,7 +163,7 @@ interface Line {
   readonly h?: string;
   readonly w?: number;
   readonly s?: EntryState;
-  readonly p?: 'never' | 'orphan';
+  readonly m?: Marks;
   readonly fp?: readonly [string, number, string, string];
 }
 
@@ -179,7 +180,7 @@ function toLine(entry: InventoryEntry): Line {
     ...(entry.digest !== '' && { h: entry.digest }),
     ...(entry.wave !== 0 && { w: entry.wave }),
     ...(entry.state !== 'applied' && { s: entry.state }),
-    ...(entry.prune !== '' && { p: entry.prune }),
+    ...(Object.keys(entry.marks).length > 0 && { m: entry.marks }),
     ...(print && { fp: [print.resourceVersion, print.generation, print.time, print.fields] }),
   };
 }
@@ -198,7 +199,7 @@ function fromLine(line: Line): InventoryEntry {
     digest: line.h ?? '',
     wave: line.w ?? 0,
     state: line.s ?? 'applied',
-    prune: line.p ?? '',
+    marks: line.m ?? {},
     print: fp && { resourceVersion: fp[0], generation: fp[1], time: fp[2], fields: fp[3] },
   };
 }

@@ -35,7 +35,7 @@ function entry(name: string): InventoryEntry {
     digest: 'd'.repeat(32),
     wave: -1,
     state: 'kept',
-    prune: 'orphan',
+    marks: { prune: 'orphan' },
     print,
   };
 }

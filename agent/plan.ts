@@ -1,4 +1,5 @@
 import { keyString, type ManifestEntry, type ObjectKey } from '#lib/object.ts';
+import type { Marks } from '#lib/object-marks.ts';
 import { DIGEST_DIGITS, type InventoryEntry } from './inventory-codec.ts';
 import type { Resource } from './kube/resource.ts';
 
@@ -10,6 +11,7 @@ export interface PlannedObject extends ObjectKey {
   /** As kept in the inventory. */
   readonly digest: string;
   readonly wave: number;
+  readonly marks: Marks;
   /** Body of the apply. */
   readonly json: string;
 }

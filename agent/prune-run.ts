@@ -1,8 +1,9 @@
 import { errorText } from '#lib/errors.ts';
 import { keyString } from '#lib/object.ts';
+import { markAnnotation } from '#lib/object-marks.ts';
 import type { ApplyOptions, ObjectStatus } from '#proto/brokkr/v1/content_pb.js';
 import { type Engine, forEachLimited, impersonation } from './apply-engine.ts';
-import { APPLYSET_LABEL, OWNER_ANNOTATION, PRUNE_ANNOTATION, STACK_LABEL, type StackIdentity } from './apply-identity.ts';
+import { APPLYSET_LABEL, OWNER_ANNOTATION, STACK_LABEL, type StackIdentity } from './apply-identity.ts';
 import { failureText, objectStatus } from './apply-report.ts';
 import type { InventoryEntry } from './inventory-codec.ts';
 import { classify } from './kube/errors.ts';
@@ -84,7 +85,7 @@ async function tryRemove(run: PruneRun, entry: InventoryEntry, signal: AbortSign
     if (!live) return { kind: 'gone' };
     const stranger = notOurs(run.identity, entry, live);
     if (stranger !== undefined) return { kind: 'released', status: objectStatus(entry, 'kept', 'not_ours', stranger) };
-    const wishes = [live.annotations?.[PRUNE_ANNOTATION], entry.prune]; // on the live object or in our last copy: either protects
+    const wishes = [live.annotations?.[markAnnotation('prune')], entry.marks.prune]; // on the live object or in our last copy: either protects
     if (wishes.includes('never')) {
       return {
         kind: 'released',

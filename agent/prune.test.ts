@@ -169,7 +169,7 @@ describe('a withdrawn stack', () => {
 describe('guardRemovals', () => {
   const entry = (kind: string, name: string, group = ''): InventoryEntry => ({
     ...{ group, version: 'v1', kind, namespace: '', name, plural: '', namespaced: false },
-    ...{ uid: 'u', digest: '', wave: 0, state: 'applied', prune: '', print: undefined },
+    ...{ uid: 'u', digest: '', wave: 0, state: 'applied', marks: {}, print: undefined },
   });
   const guards = {
     total: 100,

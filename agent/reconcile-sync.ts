@@ -177,7 +177,7 @@ async function recordIntent(
 function pendingEntry(object: PlannedObject, held: InventoryEntry | undefined): InventoryEntry {
   const { group, version, kind, namespace, name, namespaced, wave, resource } = object;
   const plural = resource?.plural ?? held?.plural ?? '';
-  const last = { uid: held?.uid ?? '', print: held?.print, prune: held?.prune ?? '' } as const;
+  const last = { uid: held?.uid ?? '', print: held?.print, marks: held?.marks ?? object.marks } as const;
   return { ...{ group, version, kind, namespace, name, namespaced, wave }, plural, ...last, digest: '', state: 'pending' };
 }
 

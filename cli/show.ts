@@ -14,6 +14,7 @@ const PHASE_COLOURS: Partial<Record<Phase, Colour>> = {
   [Phase.FAILED]: 'red',
   [Phase.REFUSED]: 'red',
   [Phase.KEPT]: 'yellow',
+  [Phase.ROLLED_BACK]: 'red',
 };
 const HEALTH_COLOURS: Partial<Record<Health, Colour>> = {
   [Health.HEALTHY]: 'green',

@@ -1,4 +1,5 @@
 import { canonicalJson, isMapping, type ObjectKey, type Value, type ValueObject } from './object.ts';
+import { type Marks, readMarks } from './object-marks.ts';
 import { jsonPointer } from './yaml-problems.ts';
 
 /** Bytes of one object as canonical JSON (etcd's default request limit, 1.5 MiB). */
@@ -24,6 +25,7 @@ export interface CheckedObject {
   /** Its canonical JSON, of which the object digest is taken. */
   readonly canonical: string;
   readonly wave: number;
+  readonly marks: Marks;
 }
 
 /** Fields of `metadata` that belong to the server; null (as `kubectl create --dry-run -o yaml` writes) is dropped in silence. */
@@ -64,6 +66,10 @@ export function checkObject(value: Value, report: ReportObject): CheckedObject |
   const key = readKey(rest, metadata, track);
   checkTexts(metadata, track);
   const wave = readWave(metadata, track);
+  const marks = readMarks(metadata, (annotation, allowed) => {
+    const path = jsonPointer('metadata', 'annotations', annotation);
+    track('error', 'invalid_mark', path, `the value must be one of ${allowed.join(', ')}`);
+  });
   if (!key) return undefined;
   const object: ValueObject = { ...rest, metadata };
   if (key.group === '' && (key.kind === 'ConfigMap' || key.kind === 'Secret')) checkData(object, key.kind, track);
@@ -72,7 +78,7 @@ export function checkObject(value: Value, report: ReportObject): CheckedObject |
   if (bytes > MAX_OBJECT_BYTES) {
     track('error', 'object_too_large', '', `the object has ${bytes} bytes, the limit is ${MAX_OBJECT_BYTES}`);
   }
-  return failed ? undefined : { key, object, canonical, wave };
+  return failed ? undefined : { key, object, canonical, wave, marks };
 }
 
 /** The items of a List (`kind: List` or `*List` with a sequence `items`); undefined for anything else. Items inherit nothing. */

@@ -8,6 +8,7 @@ import {
   sourceDigest,
   type ValueObject,
 } from './object.ts';
+import type { Marks } from './object-marks.ts';
 import { type SchemaFile, SchemaSet } from './schema-check.ts';
 import { HARD_LIMITS } from './yaml.ts';
 import { type ReadObject, readObjects, refuseDuplicates, type SourceText } from './yaml-content.ts';
@@ -42,6 +43,7 @@ export interface PreparedObject {
   /** Hex object digest of the object as published, so before stamp and namespace. */
   readonly digest: string;
   readonly wave: number;
+  readonly marks: Marks;
   /** Body of the apply, stamped. */
   readonly json: string;
 }
@@ -72,8 +74,8 @@ export function prepare(input: PrepareInput): PrepareResult {
     schemas?.check(object.key, object.object, (rule, path, message) => {
       problems.add({ ...place(object), rule, path, message, severity: 'error' });
     });
-    const { key, scope, digest, wave } = object;
-    objects.push({ key, scope, digest, wave, json: canonicalJson(stamped(object.object, input.stamp)) });
+    const { key, scope, digest, wave, marks } = object;
+    objects.push({ key, scope, digest, wave, marks, json: canonicalJson(stamped(object.object, input.stamp)) });
   }
   return { objects, problems: problems.toArray() };
 }

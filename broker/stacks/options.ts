@@ -2,7 +2,18 @@ import { createHash } from 'node:crypto';
 import { clone, create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { reflect } from '@bufbuild/protobuf/reflect';
 import { BrokkrError } from '#lib/errors.ts';
-import { AdoptionPolicy, type ApplyOptions, ApplyOptionsSchema, DeletionPolicy, OnFailure } from '#proto/brokkr/v1/content_pb.js';
+import {
+  AdoptionPolicy,
+  type ApplyOptions,
+  ApplyOptionsSchema,
+  ConflictPolicy,
+  DeletionPolicy,
+  DriftMode,
+  OnFailure,
+  Preflight,
+  PruneMode,
+  RecreatePolicy,
+} from '#proto/brokkr/v1/content_pb.js';
 
 /** Options as a stack's head holds them. */
 export interface EncodedOptions {
@@ -22,6 +33,11 @@ export function normalOptions(options: ApplyOptions | undefined): ApplyOptions {
   if (result.deletionPolicy === DeletionPolicy.UNSPECIFIED) result.deletionPolicy = DeletionPolicy.DELETE;
   if (result.adoption === AdoptionPolicy.UNSPECIFIED) result.adoption = AdoptionPolicy.ADOPT;
   if (result.onFailure === OnFailure.UNSPECIFIED) result.onFailure = OnFailure.HOLD;
+  if (result.conflicts === ConflictPolicy.UNSPECIFIED) result.conflicts = ConflictPolicy.FORCE;
+  if (result.drift === DriftMode.UNSPECIFIED) result.drift = DriftMode.CORRECT;
+  if (result.recreate === RecreatePolicy.UNSPECIFIED) result.recreate = RecreatePolicy.NEVER;
+  if (result.preflight === Preflight.UNSPECIFIED) result.preflight = Preflight.UPDATES;
+  if (result.prune === PruneMode.UNSPECIFIED) result.prune = PruneMode.AFTER_SUCCESS;
   return result;
 }
 

@@ -64,6 +64,7 @@ const PHASES: Readonly<Record<string, Phase>> = {
   pruning: Phase.PRUNING,
   pruned: Phase.PRUNED,
   kept: Phase.KEPT,
+  rolled_back: Phase.ROLLED_BACK,
 };
 
 /** A phase as the database spells it. */

@@ -216,6 +216,7 @@ const PHASES: Readonly<Record<Phase, string>> = {
   [Phase.PRUNING]: 'pruning',
   [Phase.PRUNED]: 'pruned',
   [Phase.KEPT]: 'kept',
+  [Phase.ROLLED_BACK]: 'rolled_back',
 };
 
 const HEALTHS: Readonly<Record<Health, HealthUpsert['status']>> = {

@@ -6,6 +6,7 @@
 
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
+import type { Timestamp } from "@bufbuild/protobuf/wkt";
 
 /**
  * Describes the file brokkr/v1/content.proto.
@@ -185,6 +186,158 @@ export declare type ManifestDelta = Message<"brokkr.v1.ManifestDelta"> & {
 export declare const ManifestDeltaSchema: GenMessage<ManifestDelta>;
 
 /**
+ * The drift mode of some objects of a stack. The annotation brokkr.io/drift on an object goes before it.
+ *
+ * @generated from message brokkr.v1.DriftRule
+ */
+export declare type DriftRule = Message<"brokkr.v1.DriftRule"> & {
+  /**
+   * API group; empty for the core group.
+   *
+   * @generated from field: string group = 1;
+   */
+  group: string;
+
+  /**
+   * Kind; empty for every kind of every group.
+   *
+   * @generated from field: string kind = 2;
+   */
+  kind: string;
+
+  /**
+   * Namespace; empty for any.
+   *
+   * @generated from field: string namespace = 3;
+   */
+  namespace: string;
+
+  /**
+   * Name; empty for any.
+   *
+   * @generated from field: string name = 4;
+   */
+  name: string;
+
+  /**
+   * The mode.
+   *
+   * @generated from field: brokkr.v1.DriftMode mode = 5;
+   */
+  mode: DriftMode;
+};
+
+/**
+ * Describes the message brokkr.v1.DriftRule.
+ * Use `create(DriftRuleSchema)` to create a new message.
+ */
+export declare const DriftRuleSchema: GenMessage<DriftRule>;
+
+/**
+ * Fields of some objects that are not ours to keep: they are set when the object is created and left to others after that.
+ *
+ * @generated from message brokkr.v1.IgnoreRule
+ */
+export declare type IgnoreRule = Message<"brokkr.v1.IgnoreRule"> & {
+  /**
+   * API group; empty for the core group.
+   *
+   * @generated from field: string group = 1;
+   */
+  group: string;
+
+  /**
+   * Kind; empty for every kind of every group.
+   *
+   * @generated from field: string kind = 2;
+   */
+  kind: string;
+
+  /**
+   * Namespace; empty for any.
+   *
+   * @generated from field: string namespace = 3;
+   */
+  namespace: string;
+
+  /**
+   * Name; empty for any.
+   *
+   * @generated from field: string name = 4;
+   */
+  name: string;
+
+  /**
+   * JSON pointers; * stands for any key or index.
+   *
+   * @generated from field: repeated string paths = 5;
+   */
+  paths: string[];
+};
+
+/**
+ * Describes the message brokkr.v1.IgnoreRule.
+ * Use `create(IgnoreRuleSchema)` to create a new message.
+ */
+export declare const IgnoreRuleSchema: GenMessage<IgnoreRule>;
+
+/**
+ * How the health of a kind is told, in CEL over `object`. The first expression that is true decides, in the order failed,
+ * progressing, current; when none is, the object is progressing.
+ *
+ * @generated from message brokkr.v1.HealthRule
+ */
+export declare type HealthRule = Message<"brokkr.v1.HealthRule"> & {
+  /**
+   * API group; empty for the core group.
+   *
+   * @generated from field: string group = 1;
+   */
+  group: string;
+
+  /**
+   * Kind.
+   *
+   * @generated from field: string kind = 2;
+   */
+  kind: string;
+
+  /**
+   * True when the object is ready.
+   *
+   * @generated from field: string current = 3;
+   */
+  current: string;
+
+  /**
+   * True while it is on the way.
+   *
+   * @generated from field: string progressing = 4;
+   */
+  progressing: string;
+
+  /**
+   * True when it will not become ready without help.
+   *
+   * @generated from field: string failed = 5;
+   */
+  failed: string;
+
+  /**
+   * A text that says why, as a CEL string.
+   *
+   * @generated from field: string message = 6;
+   */
+  message: string;
+};
+
+/**
+ * Describes the message brokkr.v1.HealthRule.
+ * Use `create(HealthRuleSchema)` to create a new message.
+ */
+export declare const HealthRuleSchema: GenMessage<HealthRule>;
+
+/**
  * How a stack is applied. Part of the stack head: a change raises the generation.
  *
  * @generated from message brokkr.v1.ApplyOptions
@@ -238,6 +391,84 @@ export declare type ApplyOptions = Message<"brokkr.v1.ApplyOptions"> & {
    * @generated from field: bool paused = 7;
    */
   paused: boolean;
+
+  /**
+   * What happens when a field belongs to a manager that is neither another stack nor a tool people apply with.
+   *
+   * @generated from field: brokkr.v1.ConflictPolicy conflicts = 8;
+   */
+  conflicts: ConflictPolicy;
+
+  /**
+   * Field managers whose fields are left to them whatever the policy, by name; a trailing * stands for any ending.
+   *
+   * @generated from field: repeated string yield_managers = 9;
+   */
+  yieldManagers: string[];
+
+  /**
+   * What happens about objects that somebody changed.
+   *
+   * @generated from field: brokkr.v1.DriftMode drift = 10;
+   */
+  drift: DriftMode;
+
+  /**
+   * Exceptions from it; the first that fits an object counts.
+   *
+   * @generated from field: repeated brokkr.v1.DriftRule drift_rules = 11;
+   */
+  driftRules: DriftRule[];
+
+  /**
+   * Whether objects with fields that cannot be changed are created anew.
+   *
+   * @generated from field: brokkr.v1.RecreatePolicy recreate = 12;
+   */
+  recreate: RecreatePolicy;
+
+  /**
+   * Which objects are dry-run before anything is written.
+   *
+   * @generated from field: brokkr.v1.Preflight preflight = 13;
+   */
+  preflight: Preflight;
+
+  /**
+   * When objects that left the stack are removed.
+   *
+   * @generated from field: brokkr.v1.PruneMode prune = 14;
+   */
+  prune: PruneMode;
+
+  /**
+   * A wave begins only when everything in the waves before it is healthy.
+   *
+   * @generated from field: bool gate_waves = 15;
+   */
+  gateWaves: boolean;
+
+  /**
+   * Fields that are left to others.
+   *
+   * @generated from field: repeated brokkr.v1.IgnoreRule ignore = 16;
+   */
+  ignore: IgnoreRule[];
+
+  /**
+   * How the health of kinds is told that have no rule of their own, or another one than wanted.
+   *
+   * @generated from field: repeated brokkr.v1.HealthRule health_rules = 17;
+   */
+  healthRules: HealthRule[];
+
+  /**
+   * Seconds after which a generation that is not applied and healthy counts as failed (for on_failure, and for waves that
+   * wait for health); 0 means 300.
+   *
+   * @generated from field: uint32 failure_deadline_seconds = 18;
+   */
+  failureDeadlineSeconds: number;
 };
 
 /**
@@ -281,7 +512,8 @@ export declare type ObjectStatus = Message<"brokkr.v1.ObjectStatus"> & {
   name: string;
 
   /**
-   * What became of it: created, configured, unchanged, adopted, deleted, rejected, conflict, blocked, kept, retrying, not_ready.
+   * What became of it: created, configured, unchanged, adopted, recreated, moved, deleted, terminating, rejected, conflict,
+   * blocked, kept, retrying, drifted, not_ready.
    *
    * @generated from field: string state = 5;
    */
@@ -328,6 +560,20 @@ export declare type ObjectStatus = Message<"brokkr.v1.ObjectStatus"> & {
    * @generated from field: string path = 11;
    */
   path: string;
+
+  /**
+   * Field managers that have to do with it.
+   *
+   * @generated from field: repeated string managers = 12;
+   */
+  managers: string[];
+
+  /**
+   * Since when it is so, by the agent's clock.
+   *
+   * @generated from field: google.protobuf.Timestamp since = 13;
+   */
+  since?: Timestamp | undefined;
 };
 
 /**
@@ -443,6 +689,200 @@ export enum OnFailure {
 export declare const OnFailureSchema: GenEnum<OnFailure>;
 
 /**
+ * What the agent does when a field it should set belongs to another field manager. Fields of another stack are never
+ * taken, those of tools that people apply with (kubectl, Helm, Argo CD) are taken over together with their entry.
+ *
+ * @generated from enum brokkr.v1.ConflictPolicy
+ */
+export enum ConflictPolicy {
+  /**
+   * Same as force.
+   *
+   * @generated from enum value: CONFLICT_POLICY_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Take the field and say so in the event.
+   *
+   * @generated from enum value: CONFLICT_POLICY_FORCE = 1;
+   */
+  FORCE = 1,
+
+  /**
+   * Leave the field to its manager and set everything else.
+   *
+   * @generated from enum value: CONFLICT_POLICY_YIELD = 2;
+   */
+  YIELD = 2,
+
+  /**
+   * Leave the whole object alone and report the conflict.
+   *
+   * @generated from enum value: CONFLICT_POLICY_FAIL = 3;
+   */
+  FAIL = 3,
+}
+
+/**
+ * Describes the enum brokkr.v1.ConflictPolicy.
+ */
+export declare const ConflictPolicySchema: GenEnum<ConflictPolicy>;
+
+/**
+ * What the agent does about objects that somebody changed.
+ *
+ * @generated from enum brokkr.v1.DriftMode
+ */
+export enum DriftMode {
+  /**
+   * Same as correct.
+   *
+   * @generated from enum value: DRIFT_MODE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Put back what we set; fields that others added stay.
+   *
+   * @generated from enum value: DRIFT_MODE_CORRECT = 1;
+   */
+  CORRECT = 1,
+
+  /**
+   * Report and leave it.
+   *
+   * @generated from enum value: DRIFT_MODE_DETECT = 2;
+   */
+  DETECT = 2,
+
+  /**
+   * Do not look.
+   *
+   * @generated from enum value: DRIFT_MODE_OFF = 3;
+   */
+  OFF = 3,
+
+  /**
+   * Put back what we set and remove what people added.
+   *
+   * @generated from enum value: DRIFT_MODE_STRICT = 4;
+   */
+  STRICT = 4,
+}
+
+/**
+ * Describes the enum brokkr.v1.DriftMode.
+ */
+export declare const DriftModeSchema: GenEnum<DriftMode>;
+
+/**
+ * Whether an object is deleted and created anew when a field that cannot be changed has to.
+ *
+ * @generated from enum brokkr.v1.RecreatePolicy
+ */
+export enum RecreatePolicy {
+  /**
+   * Same as never.
+   *
+   * @generated from enum value: RECREATE_POLICY_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Report it.
+   *
+   * @generated from enum value: RECREATE_POLICY_NEVER = 1;
+   */
+  NEVER = 1,
+
+  /**
+   * Delete and create, except Namespaces, definitions and volumes, which need the annotation brokkr.io/recreate.
+   *
+   * @generated from enum value: RECREATE_POLICY_IMMUTABLE = 2;
+   */
+  IMMUTABLE = 2,
+}
+
+/**
+ * Describes the enum brokkr.v1.RecreatePolicy.
+ */
+export declare const RecreatePolicySchema: GenEnum<RecreatePolicy>;
+
+/**
+ * Which objects the API server is asked about (a dry-run) before anything is written.
+ *
+ * @generated from enum brokkr.v1.Preflight
+ */
+export enum Preflight {
+  /**
+   * Same as updates.
+   *
+   * @generated from enum value: PREFLIGHT_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Those that exist and change.
+   *
+   * @generated from enum value: PREFLIGHT_UPDATES = 1;
+   */
+  UPDATES = 1,
+
+  /**
+   * All that change, new ones too where their namespace and kind exist.
+   *
+   * @generated from enum value: PREFLIGHT_ALL = 2;
+   */
+  ALL = 2,
+
+  /**
+   * None.
+   *
+   * @generated from enum value: PREFLIGHT_NONE = 3;
+   */
+  NONE = 3,
+}
+
+/**
+ * Describes the enum brokkr.v1.Preflight.
+ */
+export declare const PreflightSchema: GenEnum<Preflight>;
+
+/**
+ * When objects that left the stack are removed.
+ *
+ * @generated from enum brokkr.v1.PruneMode
+ */
+export enum PruneMode {
+  /**
+   * Same as after success.
+   *
+   * @generated from enum value: PRUNE_MODE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Once everything that stays is applied.
+   *
+   * @generated from enum value: PRUNE_MODE_AFTER_SUCCESS = 1;
+   */
+  AFTER_SUCCESS = 1,
+
+  /**
+   * Also when something could not be applied.
+   *
+   * @generated from enum value: PRUNE_MODE_BEST_EFFORT = 2;
+   */
+  BEST_EFFORT = 2,
+}
+
+/**
+ * Describes the enum brokkr.v1.PruneMode.
+ */
+export declare const PruneModeSchema: GenEnum<PruneMode>;
+
+/**
  * State of a stack on an agent.
  *
  * @generated from enum brokkr.v1.Phase
@@ -524,6 +964,13 @@ export enum Phase {
    * @generated from enum value: PHASE_KEPT = 10;
    */
   KEPT = 10,
+
+  /**
+   * The generation failed and the last good one is applied again; the failed one is not tried again by itself.
+   *
+   * @generated from enum value: PHASE_ROLLED_BACK = 11;
+   */
+  ROLLED_BACK = 11,
 }
 
 /**

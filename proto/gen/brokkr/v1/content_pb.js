@@ -6,12 +6,13 @@
 
 import { enumDesc, fileDesc, messageDesc, tsEnum } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
+import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 
 /**
  * Describes the file brokkr/v1/content.proto.
  */
 export const file_brokkr_v1_content = /*@__PURE__*/
-  fileDesc("Chdicm9ra3IvdjEvY29udGVudC5wcm90bxIJYnJva2tyLnYxIrYBCg1NYW5pZmVzdEVudHJ5Eg0KBWdyb3VwGAEgASgJEg8KB3ZlcnNpb24YAiABKAkSDAoEa2luZBgDIAEoCRIRCgluYW1lc3BhY2UYBCABKAkSDAoEbmFtZRgFIAEoCRIVCg1vYmplY3RfZGlnZXN0GAYgASgMEhUKDXNvdXJjZV9kaWdlc3QYByABKAwSDAoEc2l6ZRgIIAEoDRIMCgR3YXZlGAkgASgREgwKBGl0ZW0YCiABKA0ibAoITWFuaWZlc3QSKQoHZW50cmllcxgBIAMoCzIYLmJyb2trci52MS5NYW5pZmVzdEVudHJ5EioKBm9wYXF1ZRgCIAEoCzIVLmJyb2trci52MS5PcGFxdWVUZXh0SACIAQFCCQoHX29wYXF1ZSIxCgpPcGFxdWVUZXh0EhUKDXNvdXJjZV9kaWdlc3QYASABKAwSDAoEc2l6ZRgCIAEoDSJ7Cg1NYW5pZmVzdERlbHRhEhMKC2Jhc2VfZGlnZXN0GAEgASgMEikKB3Vwc2VydHMYAiADKAsyGC5icm9ra3IudjEuTWFuaWZlc3RFbnRyeRIqCghyZW1vdmFscxgDIAMoCzIYLmJyb2trci52MS5NYW5pZmVzdEVudHJ5IvYBCgxBcHBseU9wdGlvbnMSMgoPZGVsZXRpb25fcG9saWN5GAEgASgOMhkuYnJva2tyLnYxLkRlbGV0aW9uUG9saWN5EisKCGFkb3B0aW9uGAIgASgOMhkuYnJva2tyLnYxLkFkb3B0aW9uUG9saWN5Eh0KC2ltcGVyc29uYXRlGAMgASgJQgi6SAVyAxjAAhIoCgpvbl9mYWlsdXJlGAQgASgOMhQuYnJva2tyLnYxLk9uRmFpbHVyZRIXCg9hcHByb3ZlX2RlbGV0ZXMYBSABKA0SEwoLYWxsb3dfZW1wdHkYBiABKAgSDgoGcGF1c2VkGAcgASgIIuoBCgxPYmplY3RTdGF0dXMSDQoFZ3JvdXAYASABKAkSDAoEa2luZBgCIAEoCRIRCgluYW1lc3BhY2UYAyABKAkSDAoEbmFtZRgEIAEoCRINCgVzdGF0ZRgFIAEoCRIOCgZyZWFzb24YBiABKAkSDwoHbWVzc2FnZRgHIAEoCRIRCgRsaW5lGAggASgNSACIAQESEwoGY29sdW1uGAkgASgNSAGIAQESFQoIZG9jdW1lbnQYCiABKA1IAogBARIMCgRwYXRoGAsgASgJQgcKBV9saW5lQgkKB19jb2x1bW5CCwoJX2RvY3VtZW50Ko4BCg5EZWxldGlvblBvbGljeRIfChtERUxFVElPTl9QT0xJQ1lfVU5TUEVDSUZJRUQQABIaChZERUxFVElPTl9QT0xJQ1lfREVMRVRFEAESGgoWREVMRVRJT05fUE9MSUNZX09SUEhBThACEiMKH0RFTEVUSU9OX1BPTElDWV9ERUxFVEVfQU5EX1dBSVQQAypoCg5BZG9wdGlvblBvbGljeRIfChtBRE9QVElPTl9QT0xJQ1lfVU5TUEVDSUZJRUQQABIZChVBRE9QVElPTl9QT0xJQ1lfQURPUFQQARIaChZBRE9QVElPTl9QT0xJQ1lfUkVGVVNFEAIqVQoJT25GYWlsdXJlEhoKFk9OX0ZBSUxVUkVfVU5TUEVDSUZJRUQQABITCg9PTl9GQUlMVVJFX0hPTEQQARIXChNPTl9GQUlMVVJFX1JPTExCQUNLEAIq2wEKBVBoYXNlEhUKEVBIQVNFX1VOU1BFQ0lGSUVEEAASEQoNUEhBU0VfUEVORElORxABEhIKDlBIQVNFX1JFQ0VJVkVEEAISEwoPUEhBU0VfVkFMSURBVEVEEAMSEgoOUEhBU0VfQVBQTFlJTkcQBBIRCg1QSEFTRV9BUFBMSUVEEAUSEAoMUEhBU0VfRkFJTEVEEAYSEQoNUEhBU0VfUkVGVVNFRBAHEhEKDVBIQVNFX1BSVU5JTkcQCBIQCgxQSEFTRV9QUlVORUQQCRIOCgpQSEFTRV9LRVBUEAoqcQoGSGVhbHRoEhYKEkhFQUxUSF9VTlNQRUNJRklFRBAAEhIKDkhFQUxUSF9IRUFMVEhZEAESEwoPSEVBTFRIX0RFR1JBREVEEAISEgoOSEVBTFRIX0ZBSUxJTkcQAxISCg5IRUFMVEhfVU5LTk9XThAEYgZwcm90bzM", [file_buf_validate_validate]);
+  fileDesc("Chdicm9ra3IvdjEvY29udGVudC5wcm90bxIJYnJva2tyLnYxIrYBCg1NYW5pZmVzdEVudHJ5Eg0KBWdyb3VwGAEgASgJEg8KB3ZlcnNpb24YAiABKAkSDAoEa2luZBgDIAEoCRIRCgluYW1lc3BhY2UYBCABKAkSDAoEbmFtZRgFIAEoCRIVCg1vYmplY3RfZGlnZXN0GAYgASgMEhUKDXNvdXJjZV9kaWdlc3QYByABKAwSDAoEc2l6ZRgIIAEoDRIMCgR3YXZlGAkgASgREgwKBGl0ZW0YCiABKA0ibAoITWFuaWZlc3QSKQoHZW50cmllcxgBIAMoCzIYLmJyb2trci52MS5NYW5pZmVzdEVudHJ5EioKBm9wYXF1ZRgCIAEoCzIVLmJyb2trci52MS5PcGFxdWVUZXh0SACIAQFCCQoHX29wYXF1ZSIxCgpPcGFxdWVUZXh0EhUKDXNvdXJjZV9kaWdlc3QYASABKAwSDAoEc2l6ZRgCIAEoDSJ7Cg1NYW5pZmVzdERlbHRhEhMKC2Jhc2VfZGlnZXN0GAEgASgMEikKB3Vwc2VydHMYAiADKAsyGC5icm9ra3IudjEuTWFuaWZlc3RFbnRyeRIqCghyZW1vdmFscxgDIAMoCzIYLmJyb2trci52MS5NYW5pZmVzdEVudHJ5Ip0BCglEcmlmdFJ1bGUSFwoFZ3JvdXAYASABKAlCCLpIBXIDGP0BEhUKBGtpbmQYAiABKAlCB7pIBHICGD8SGgoJbmFtZXNwYWNlGAMgASgJQge6SARyAhg/EhYKBG5hbWUYBCABKAlCCLpIBXIDGP0BEiwKBG1vZGUYBSABKA4yFC5icm9ra3IudjEuRHJpZnRNb2RlQgi6SAWCAQIQASKVAQoKSWdub3JlUnVsZRIXCgVncm91cBgBIAEoCUIIukgFcgMY/QESFQoEa2luZBgCIAEoCUIHukgEcgIYPxIaCgluYW1lc3BhY2UYAyABKAlCB7pIBHICGD8SFgoEbmFtZRgEIAEoCUIIukgFcgMY/QESIwoFcGF0aHMYBSADKAlCFLpIEZIBDggBECAiCHIGGIAEOgEvIq8BCgpIZWFsdGhSdWxlEhcKBWdyb3VwGAEgASgJQgi6SAVyAxj9ARIXCgRraW5kGAIgASgJQgm6SAZyBBABGD8SGwoHY3VycmVudBgDIAEoCUIKukgHcgUQARiAEBIdCgtwcm9ncmVzc2luZxgEIAEoCUIIukgFcgMYgBASGAoGZmFpbGVkGAUgASgJQgi6SAVyAxiAEBIZCgdtZXNzYWdlGAYgASgJQgi6SAVyAxiAECL/BQoMQXBwbHlPcHRpb25zEjIKD2RlbGV0aW9uX3BvbGljeRgBIAEoDjIZLmJyb2trci52MS5EZWxldGlvblBvbGljeRIrCghhZG9wdGlvbhgCIAEoDjIZLmJyb2trci52MS5BZG9wdGlvblBvbGljeRIdCgtpbXBlcnNvbmF0ZRgDIAEoCUIIukgFcgMYwAISKAoKb25fZmFpbHVyZRgEIAEoDjIULmJyb2trci52MS5PbkZhaWx1cmUSFwoPYXBwcm92ZV9kZWxldGVzGAUgASgNEhMKC2FsbG93X2VtcHR5GAYgASgIEg4KBnBhdXNlZBgHIAEoCBI2Cgljb25mbGljdHMYCCABKA4yGS5icm9ra3IudjEuQ29uZmxpY3RQb2xpY3lCCLpIBYIBAhABEikKDnlpZWxkX21hbmFnZXJzGAkgAygJQhG6SA6SAQsQICIHcgUQARiAARItCgVkcmlmdBgKIAEoDjIULmJyb2trci52MS5EcmlmdE1vZGVCCLpIBYIBAhABEjMKC2RyaWZ0X3J1bGVzGAsgAygLMhQuYnJva2tyLnYxLkRyaWZ0UnVsZUIIukgFkgECEEASNQoIcmVjcmVhdGUYDCABKA4yGS5icm9ra3IudjEuUmVjcmVhdGVQb2xpY3lCCLpIBYIBAhABEjEKCXByZWZsaWdodBgNIAEoDjIULmJyb2trci52MS5QcmVmbGlnaHRCCLpIBYIBAhABEi0KBXBydW5lGA4gASgOMhQuYnJva2tyLnYxLlBydW5lTW9kZUIIukgFggECEAESEgoKZ2F0ZV93YXZlcxgPIAEoCBIvCgZpZ25vcmUYECADKAsyFS5icm9ra3IudjEuSWdub3JlUnVsZUIIukgFkgECEEASNQoMaGVhbHRoX3J1bGVzGBEgAygLMhUuYnJva2tyLnYxLkhlYWx0aFJ1bGVCCLpIBZIBAhAgEisKGGZhaWx1cmVfZGVhZGxpbmVfc2Vjb25kcxgSIAEoDUIJukgGKgQYgKMFIqcCCgxPYmplY3RTdGF0dXMSDQoFZ3JvdXAYASABKAkSDAoEa2luZBgCIAEoCRIRCgluYW1lc3BhY2UYAyABKAkSDAoEbmFtZRgEIAEoCRINCgVzdGF0ZRgFIAEoCRIOCgZyZWFzb24YBiABKAkSDwoHbWVzc2FnZRgHIAEoCRIRCgRsaW5lGAggASgNSACIAQESEwoGY29sdW1uGAkgASgNSAGIAQESFQoIZG9jdW1lbnQYCiABKA1IAogBARIMCgRwYXRoGAsgASgJEhAKCG1hbmFnZXJzGAwgAygJEikKBXNpbmNlGA0gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIHCgVfbGluZUIJCgdfY29sdW1uQgsKCV9kb2N1bWVudCqOAQoORGVsZXRpb25Qb2xpY3kSHwobREVMRVRJT05fUE9MSUNZX1VOU1BFQ0lGSUVEEAASGgoWREVMRVRJT05fUE9MSUNZX0RFTEVURRABEhoKFkRFTEVUSU9OX1BPTElDWV9PUlBIQU4QAhIjCh9ERUxFVElPTl9QT0xJQ1lfREVMRVRFX0FORF9XQUlUEAMqaAoOQWRvcHRpb25Qb2xpY3kSHwobQURPUFRJT05fUE9MSUNZX1VOU1BFQ0lGSUVEEAASGQoVQURPUFRJT05fUE9MSUNZX0FET1BUEAESGgoWQURPUFRJT05fUE9MSUNZX1JFRlVTRRACKlUKCU9uRmFpbHVyZRIaChZPTl9GQUlMVVJFX1VOU1BFQ0lGSUVEEAASEwoPT05fRkFJTFVSRV9IT0xEEAESFwoTT05fRkFJTFVSRV9ST0xMQkFDSxACKoEBCg5Db25mbGljdFBvbGljeRIfChtDT05GTElDVF9QT0xJQ1lfVU5TUEVDSUZJRUQQABIZChVDT05GTElDVF9QT0xJQ1lfRk9SQ0UQARIZChVDT05GTElDVF9QT0xJQ1lfWUlFTEQQAhIYChRDT05GTElDVF9QT0xJQ1lfRkFJTBADKoEBCglEcmlmdE1vZGUSGgoWRFJJRlRfTU9ERV9VTlNQRUNJRklFRBAAEhYKEkRSSUZUX01PREVfQ09SUkVDVBABEhUKEURSSUZUX01PREVfREVURUNUEAISEgoORFJJRlRfTU9ERV9PRkYQAxIVChFEUklGVF9NT0RFX1NUUklDVBAEKmsKDlJlY3JlYXRlUG9saWN5Eh8KG1JFQ1JFQVRFX1BPTElDWV9VTlNQRUNJRklFRBAAEhkKFVJFQ1JFQVRFX1BPTElDWV9ORVZFUhABEh0KGVJFQ1JFQVRFX1BPTElDWV9JTU1VVEFCTEUQAipkCglQcmVmbGlnaHQSGQoVUFJFRkxJR0hUX1VOU1BFQ0lGSUVEEAASFQoRUFJFRkxJR0hUX1VQREFURVMQARIRCg1QUkVGTElHSFRfQUxMEAISEgoOUFJFRkxJR0hUX05PTkUQAyphCglQcnVuZU1vZGUSGgoWUFJVTkVfTU9ERV9VTlNQRUNJRklFRBAAEhwKGFBSVU5FX01PREVfQUZURVJfU1VDQ0VTUxABEhoKFlBSVU5FX01PREVfQkVTVF9FRkZPUlQQAiryAQoFUGhhc2USFQoRUEhBU0VfVU5TUEVDSUZJRUQQABIRCg1QSEFTRV9QRU5ESU5HEAESEgoOUEhBU0VfUkVDRUlWRUQQAhITCg9QSEFTRV9WQUxJREFURUQQAxISCg5QSEFTRV9BUFBMWUlORxAEEhEKDVBIQVNFX0FQUExJRUQQBRIQCgxQSEFTRV9GQUlMRUQQBhIRCg1QSEFTRV9SRUZVU0VEEAcSEQoNUEhBU0VfUFJVTklORxAIEhAKDFBIQVNFX1BSVU5FRBAJEg4KClBIQVNFX0tFUFQQChIVChFQSEFTRV9ST0xMRURfQkFDSxALKnEKBkhlYWx0aBIWChJIRUFMVEhfVU5TUEVDSUZJRUQQABISCg5IRUFMVEhfSEVBTFRIWRABEhMKD0hFQUxUSF9ERUdSQURFRBACEhIKDkhFQUxUSF9GQUlMSU5HEAMSEgoOSEVBTFRIX1VOS05PV04QBGIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_timestamp]);
 
 /**
  * Describes the message brokkr.v1.ManifestEntry.
@@ -42,18 +43,39 @@ export const ManifestDeltaSchema = /*@__PURE__*/
   messageDesc(file_brokkr_v1_content, 3);
 
 /**
+ * Describes the message brokkr.v1.DriftRule.
+ * Use `create(DriftRuleSchema)` to create a new message.
+ */
+export const DriftRuleSchema = /*@__PURE__*/
+  messageDesc(file_brokkr_v1_content, 4);
+
+/**
+ * Describes the message brokkr.v1.IgnoreRule.
+ * Use `create(IgnoreRuleSchema)` to create a new message.
+ */
+export const IgnoreRuleSchema = /*@__PURE__*/
+  messageDesc(file_brokkr_v1_content, 5);
+
+/**
+ * Describes the message brokkr.v1.HealthRule.
+ * Use `create(HealthRuleSchema)` to create a new message.
+ */
+export const HealthRuleSchema = /*@__PURE__*/
+  messageDesc(file_brokkr_v1_content, 6);
+
+/**
  * Describes the message brokkr.v1.ApplyOptions.
  * Use `create(ApplyOptionsSchema)` to create a new message.
  */
 export const ApplyOptionsSchema = /*@__PURE__*/
-  messageDesc(file_brokkr_v1_content, 4);
+  messageDesc(file_brokkr_v1_content, 7);
 
 /**
  * Describes the message brokkr.v1.ObjectStatus.
  * Use `create(ObjectStatusSchema)` to create a new message.
  */
 export const ObjectStatusSchema = /*@__PURE__*/
-  messageDesc(file_brokkr_v1_content, 5);
+  messageDesc(file_brokkr_v1_content, 8);
 
 /**
  * Describes the enum brokkr.v1.DeletionPolicy.
@@ -98,10 +120,81 @@ export const OnFailure = /*@__PURE__*/
   tsEnum(OnFailureSchema);
 
 /**
+ * Describes the enum brokkr.v1.ConflictPolicy.
+ */
+export const ConflictPolicySchema = /*@__PURE__*/
+  enumDesc(file_brokkr_v1_content, 3);
+
+/**
+ * What the agent does when a field it should set belongs to another field manager. Fields of another stack are never
+ * taken, those of tools that people apply with (kubectl, Helm, Argo CD) are taken over together with their entry.
+ *
+ * @generated from enum brokkr.v1.ConflictPolicy
+ */
+export const ConflictPolicy = /*@__PURE__*/
+  tsEnum(ConflictPolicySchema);
+
+/**
+ * Describes the enum brokkr.v1.DriftMode.
+ */
+export const DriftModeSchema = /*@__PURE__*/
+  enumDesc(file_brokkr_v1_content, 4);
+
+/**
+ * What the agent does about objects that somebody changed.
+ *
+ * @generated from enum brokkr.v1.DriftMode
+ */
+export const DriftMode = /*@__PURE__*/
+  tsEnum(DriftModeSchema);
+
+/**
+ * Describes the enum brokkr.v1.RecreatePolicy.
+ */
+export const RecreatePolicySchema = /*@__PURE__*/
+  enumDesc(file_brokkr_v1_content, 5);
+
+/**
+ * Whether an object is deleted and created anew when a field that cannot be changed has to.
+ *
+ * @generated from enum brokkr.v1.RecreatePolicy
+ */
+export const RecreatePolicy = /*@__PURE__*/
+  tsEnum(RecreatePolicySchema);
+
+/**
+ * Describes the enum brokkr.v1.Preflight.
+ */
+export const PreflightSchema = /*@__PURE__*/
+  enumDesc(file_brokkr_v1_content, 6);
+
+/**
+ * Which objects the API server is asked about (a dry-run) before anything is written.
+ *
+ * @generated from enum brokkr.v1.Preflight
+ */
+export const Preflight = /*@__PURE__*/
+  tsEnum(PreflightSchema);
+
+/**
+ * Describes the enum brokkr.v1.PruneMode.
+ */
+export const PruneModeSchema = /*@__PURE__*/
+  enumDesc(file_brokkr_v1_content, 7);
+
+/**
+ * When objects that left the stack are removed.
+ *
+ * @generated from enum brokkr.v1.PruneMode
+ */
+export const PruneMode = /*@__PURE__*/
+  tsEnum(PruneModeSchema);
+
+/**
  * Describes the enum brokkr.v1.Phase.
  */
 export const PhaseSchema = /*@__PURE__*/
-  enumDesc(file_brokkr_v1_content, 3);
+  enumDesc(file_brokkr_v1_content, 8);
 
 /**
  * State of a stack on an agent.
@@ -115,7 +208,7 @@ export const Phase = /*@__PURE__*/
  * Describes the enum brokkr.v1.Health.
  */
 export const HealthSchema = /*@__PURE__*/
-  enumDesc(file_brokkr_v1_content, 4);
+  enumDesc(file_brokkr_v1_content, 9);
 
 /**
  * Health of what was applied.

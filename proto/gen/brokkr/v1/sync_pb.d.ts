@@ -1113,6 +1113,27 @@ export declare type StackStatus = Message<"brokkr.v1.StackStatus"> & {
    * @generated from field: google.protobuf.Timestamp changed_at = 11;
    */
   changedAt?: Timestamp | undefined;
+
+  /**
+   * Generation that failed or was refused and is not tried again by itself; 0 when none.
+   *
+   * @generated from field: uint64 refused_generation = 12;
+   */
+  refusedGeneration: bigint;
+
+  /**
+   * Newest generation that was applied and healthy; 0 when none.
+   *
+   * @generated from field: uint64 good_generation = 13;
+   */
+  goodGeneration: bigint;
+
+  /**
+   * Deletions that wait for approve_deletes.
+   *
+   * @generated from field: uint32 awaiting_approval = 14;
+   */
+  awaitingApproval: number;
 };
 
 /**
