@@ -13,10 +13,13 @@ const NEEDED_MAJOR = 24;
  * Runs an entry point: in this process when its Node is new enough, otherwise in a child under the Node that the lock file
  * pins, with our arguments, our terminal and our signals, and with its exit code as ours.
  * @param {URL} entry
+ * @param {{ flags?: Readonly<Record<string, string>>, env?: Readonly<Record<string, string>> }} [start] Flags of Node by name and variables that
+ * only count when a process starts with them. Where they are missing the process replaces itself; what the user set stays.
  */
-export async function launch(entry) {
+export async function launch(entry, { flags = {}, env = {} } = {}) {
   const file = fileURLToPath(entry);
   if (Number.parseInt(process.versions.node, 10) >= NEEDED_MAJOR) {
+    startAgain(flags, env);
     keepCompiledCode();
     process.argv[1] = file;
     await import(entry.href);
@@ -32,6 +35,20 @@ export async function launch(entry) {
     return;
   }
   runUnder(node, process.argv[1] ?? file); // the launcher again, under the Node that takes the branch above
+}
+
+/**
+ * Does not return when something was missing: the same process goes on as a new program (execve(2)). Where there is no such call, as on
+ * Windows, we go on without.
+ * @param {Readonly<Record<string, string>>} flags
+ * @param {Readonly<Record<string, string>>} env
+ */
+function startAgain(flags, env) {
+  const given = [...process.execArgv, process.env.NODE_OPTIONS ?? ''].join(' ');
+  const missing = Object.entries(flags).filter(([name]) => !given.includes(name));
+  if (missing.length === 0 || !process.execve) return;
+  const options = [...process.execArgv, ...missing.map(([name, value]) => `${name}=${value}`)];
+  process.execve(process.execPath, [process.execPath, ...options, ...process.argv.slice(1)], { ...env, ...process.env });
 }
 
 /**
