@@ -1,22 +1,22 @@
-import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import type { Clock } from '#lib/clock.ts';
-import { BrokkrError, errorText } from '#lib/errors.ts';
+import { BrokkrError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { createMetrics } from '#lib/metrics.ts';
 import { runTasks, type Task } from '#lib/run.ts';
 import { abortable } from '#lib/signal.ts';
 import { createYamlPool } from '#lib/yaml-pool.ts';
+import { identifyCluster, openCluster } from './cluster.ts';
 import type { AgentConfig } from './config.ts';
 import { Content } from './content.ts';
 import { openContentCache } from './content-cache.ts';
 import { ClusterFacts } from './facts.ts';
 import { HeldState } from './held.ts';
 import { HealthServer } from './http.ts';
-import { clusterUidOf, type Identity, keyDigest, loadIdentity, saveIdentity, untilDone } from './identity.ts';
+import { type Identity, keyDigest, loadIdentity, saveIdentity, untilDone } from './identity.ts';
 import { inCluster } from './kube/in-cluster.ts';
-import { type Kube, openKube } from './kube/kube.ts';
-import { loadCredentials } from './kube/kubeconfig.ts';
+import type { Kube } from './kube/kube.ts';
+import { elect, LeadershipLostError } from './leader.ts';
 import { createLinks, type Links } from './links.ts';
 import { type AgentGauges, createAgentMetrics } from './metrics.ts';
 import { openOutbox } from './outbox.ts';
@@ -84,10 +84,35 @@ async function runAgent(parts: Parts, signal: AbortSignal): Promise<void> {
   }
 }
 
+/** Works whenever this replica leads. */
 async function serve(parts: Parts, signal: AbortSignal): Promise<void> {
+  const { config, deps, view, links } = parts;
+  await using kube = await openCluster(config.agent.kubeconfigPath, { ...deps, view, metrics: parts.metrics }, signal);
+  const namespace = config.agent.namespace ?? (inCluster(deps.env) ? kube.namespace : undefined) ?? DEFAULT_NAMESPACE;
+  const place = { kube, namespace };
+  const { installId } = await loadIdentity(deps.dataDir, deps.newId);
+  const job: Task = { name: 'work', run: (inner) => work(parts, place, inner) };
+  for (;;) {
+    const readKey = async () => (await links.readEndpoint()).pak;
+    const leader = await elect({ ...deps, kube, view, readKey }, { ...config.agent, namespace, installId }, signal);
+    view.starting('starting');
+    try {
+      await runTasks(leader ? [leader, job] : [job], signal);
+      return;
+    } catch (error) {
+      if (!(error instanceof LeadershipLostError)) throw error;
+      deps.log.warn({ error: error.message }, 'another replica took over');
+    }
+  }
+}
+
+async function work(
+  parts: Parts,
+  { kube, namespace }: { readonly kube: Kube; readonly namespace: string },
+  signal: AbortSignal,
+): Promise<void> {
   const { config, deps, view } = parts;
-  const { log, clock, env, newId } = deps;
-  await using kube = await openCluster(parts, signal);
+  const { log, clock, newId } = deps;
   const facts = new ClusterFacts(
     { kube, clock },
     {
@@ -98,7 +123,7 @@ async function serve(parts: Parts, signal: AbortSignal): Promise<void> {
   const looking = facts.look(signal); // beside the rest of the start
   const retry = { ...deps, waiting: (problem: string) => view.starting(problem) };
   let identity = await loadIdentity(deps.dataDir, newId);
-  identity = await identifyCluster(identity, kube, retry, deps, signal);
+  identity = await identifyCluster(identity, kube, retry, deps.dataDir, signal);
   await using outbox = await openOutbox({ log, newId }, { dir: deps.dataDir }, signal);
   const held = new HeldState();
   const reports = new Reports({ held, outbox });
@@ -115,7 +140,6 @@ async function serve(parts: Parts, signal: AbortSignal): Promise<void> {
   const { agentId } = identity;
 
   await using yaml = createYamlPool({ maxThreads: deps.threads, idleTimeoutMs: YAML_IDLE_MS }, clock);
-  const namespace = config.agent.namespace ?? (inCluster(env) ? kube.namespace : undefined) ?? DEFAULT_NAMESPACE;
   const reconciler = openReconciler(
     {
       kube,
@@ -147,44 +171,6 @@ async function serve(parts: Parts, signal: AbortSignal): Promise<void> {
   const selfCheck: Task = { name: 'identity', run: (inner) => checkSelf(mistaken.promise, identity, deps.dataDir, inner) };
   await runTasks([supervisor, reconciler, facts, register, selfCheck], signal);
   await content.stored();
-}
-
-async function openCluster({ config, deps, metrics, view }: Parts, signal: AbortSignal): Promise<Kube> {
-  const { clock, log, random, env, dataDir } = deps;
-  const retry = { ...deps, waiting: (problem: string) => view.starting(problem) };
-  const find = () => loadCredentials({ path: config.agent.kubeconfigPath }, env, signal);
-  const credentials = await untilDone('finding the cluster', find, retry, signal);
-  const cluster = createHash('sha256').update(credentials.server).digest('hex').slice(0, 12);
-  const request = (operation: string, code: string, seconds: number) => {
-    metrics.kubernetesRequests.inc({ operation, code });
-    metrics.kubernetesSeconds.observe({ operation }, seconds);
-  };
-  return openKube(
-    { clock, log, random, env, observe: { request } },
-    { credentials, openapiDir: join(dataDir, 'openapi', cluster) },
-  );
-}
-
-/** Asks the cluster who it is; a restart while its API server is away goes on with what was true before. */
-async function identifyCluster(
-  identity: Identity,
-  kube: Kube,
-  retry: Parameters<typeof untilDone>[2],
-  { dataDir, log }: AgentDeps,
-  signal: AbortSignal,
-): Promise<Identity> {
-  try {
-    const clusterUid = await clusterUidOf(kube, signal);
-    return clusterUid === identity.clusterUid ? identity : await saveIdentity(dataDir, { ...identity, clusterUid });
-  } catch (error) {
-    signal.throwIfAborted();
-    if (identity.clusterUid) {
-      log.warn({ error: errorText(error) }, 'cluster cannot be asked who it is: taking what it said before');
-      return identity;
-    }
-    const clusterUid = await untilDone('identifying the cluster', () => clusterUidOf(kube, signal), retry, signal);
-    return saveIdentity(dataDir, { ...identity, clusterUid });
-  }
 }
 
 /** Finds out whom the key belongs to, unless that is known: opens a session only to read its Welcome. */

@@ -74,6 +74,17 @@ export const AGENT_SETTINGS = defineConfig(
       type: 'string',
       meaning: 'namespace of the inventory; otherwise the one of the kubeconfig context or of the pod, or brokkr-agent',
     },
+    'agent.leader_election': {
+      type: 'enum',
+      values: ['auto', 'on', 'off'],
+      default: 'auto',
+      meaning:
+        'whether several replicas take turns by a Lease in the namespace of the inventory; auto goes on alone where Leases are forbidden',
+    },
+    'agent.lease_name': {
+      type: 'string',
+      meaning: 'name of that Lease; otherwise brokkr-agent- and eight digits made of the key',
+    },
     'agent.watch_namespace': { type: 'string', meaning: 'the one namespace the agent acts in; otherwise the whole cluster' },
     'agent.deployment_health_interval': {
       type: 'duration',

@@ -200,7 +200,7 @@ export class Inventory {
       return await call();
     } catch (error) {
       if (missing(error, CONFIG_MAPS.plural) !== 'namespace') throw error;
-      await createNamespace(this.#place, signal);
+      await createNamespace(this.#place.kube, this.#place.namespace, signal);
       return await call();
     }
   }
@@ -278,7 +278,8 @@ function textData(object: KubeObject): { readonly head?: string; readonly writer
   return { ...part(object.data), ...part(object.binaryData) };
 }
 
-async function createNamespace({ kube, namespace }: InventoryPlace, signal: AbortSignal): Promise<void> {
+/** Creates a namespace unless it is there. */
+export async function createNamespace(kube: Kube, namespace: string, signal: AbortSignal): Promise<void> {
   const body = JSON.stringify({ apiVersion: 'v1', kind: 'Namespace', metadata: { name: namespace } });
   try {
     await kube.create({ resource: NAMESPACES, body }, signal);

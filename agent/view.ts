@@ -24,6 +24,8 @@ export interface RunningParts {
 export class AgentView implements HealthView {
   readonly #clock: Clock;
   #starting = 'starting';
+  /** Who leads, while this replica waits for its turn. */
+  #leader: string | undefined;
   #note: string | undefined;
   #dialing: Supervisor | undefined;
   #parts: RunningParts | undefined;
@@ -36,7 +38,14 @@ export class AgentView implements HealthView {
   /** What the start waits for. */
   starting(problem: string, dialing?: Supervisor): void {
     this.#starting = problem;
+    this.#leader = undefined;
     if (dialing) this.#dialing = dialing;
+  }
+
+  /** Another replica leads; this one is ready to take over. */
+  standby(leader: string): void {
+    this.#leader = leader;
+    this.#parts = undefined;
   }
 
   /** A problem that does not keep the agent from its work. */
@@ -50,6 +59,7 @@ export class AgentView implements HealthView {
   }
 
   problems(): readonly string[] {
+    if (this.#leader !== undefined) return [];
     if (!this.#parts) {
       const detail = this.#dialing?.state.detail;
       return [detail ? `${this.#starting}: ${detail}` : this.#starting];
@@ -66,6 +76,7 @@ export class AgentView implements HealthView {
   }
 
   state(): unknown {
+    if (this.#leader !== undefined) return { status: 'standby', problems: [], leader: this.#leader };
     const problems = this.problems();
     if (!this.#parts) return { status: 'starting', problems };
     const { supervisor, facts, reports, outbox, agentId, namespace } = this.#parts;

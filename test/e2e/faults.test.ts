@@ -93,16 +93,17 @@ describe('faults', () => {
     }
   });
 
-  it('two processes with one key on one cluster: the newer serves, the older is told why and stays away', {
+  it('two processes with one key on one cluster, no election: the newer serves, the older is told why and stays away', {
     timeout: 120_000,
   }, async () => {
     const agent = await rig.register();
-    const older = await rig.start(agent);
+    const env = { BROKKR__AGENT__LEADER_ELECTION: 'off' };
+    const older = await rig.start(agent, { env });
     await until(
       () => rig.broker.api<{ transport: string | null }>('GET', `/api/v1/agents/${agent.id}`),
       ({ body }) => body.transport === 'stream',
     );
-    const newer = await rig.start(agent);
+    const newer = await rig.start(agent, { env });
     await older.line((line) => /another process of this agent/.test(String(line.detail)));
     const namespace = await rig.kube.namespace('two');
     const stack = await rig.publish('two', configMap(namespace, 'a'), agent.label);
