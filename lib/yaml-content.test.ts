@@ -181,7 +181,7 @@ describe('prepare', () => {
       ['Namespace', '', 'shop', 'Cluster'],
     ]);
     expect(objects[0]?.json).toBe(
-      '{"apiVersion":"v1","kind":"ConfigMap","metadata":{"labels":{"brokkr.io/stack":"s"},"name":"a","namespace":"apps"},"x":9007199254740993}',
+      '{"metadata":{"labels":{"brokkr.io/stack":"s"},"name":"a","namespace":"apps"},"apiVersion":"v1","kind":"ConfigMap","x":9007199254740993}',
     );
     expect(objects[1]?.json).not.toContain('namespace"');
   });

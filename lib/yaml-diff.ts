@@ -1,4 +1,5 @@
 import { canonicalJson, isMapping, type Value } from './object.ts';
+import { parseExact } from './object-body.ts';
 import { jsonPointer } from './yaml-problems.ts';
 
 /** One difference. `before` and `after` are JSON text, cut at 200 characters; absent for Secrets. */
@@ -29,17 +30,8 @@ const ITEM_NAMES = ['name', 'key'];
  */
 export function diff({ before, after, secret }: DiffInput): Change[] {
   const changes: Change[] = [];
-  compare('', parse(before), parse(after), changes, secret);
+  compare('', parseExact(before), parseExact(after), changes, secret);
   return changes;
-}
-
-/** Keeps long numbers as their digits, so that a change beyond 2^53 is seen. */
-function parse(json: string): Value {
-  const exact = (_key: string, value: unknown, context: { source?: string }) =>
-    typeof value === 'number' && !Number.isSafeInteger(value) && /^-?[0-9]+$/.test(context.source ?? '')
-      ? BigInt(context.source ?? 0)
-      : value;
-  return JSON.parse(json, /[0-9]{16}/.test(json) ? (exact as (key: string, value: unknown) => unknown) : undefined) as Value;
 }
 
 function compare(path: string, before: Value | undefined, after: Value | undefined, changes: Change[], secret: boolean): void {

@@ -1,5 +1,4 @@
 import {
-  canonicalJson,
   isMapping,
   type ManifestEntry,
   type ObjectKey,
@@ -8,6 +7,7 @@ import {
   sourceDigest,
   type ValueObject,
 } from './object.ts';
+import { objectBody } from './object-body.ts';
 import type { Marks } from './object-marks.ts';
 import { type SchemaFile, SchemaSet } from './schema-check.ts';
 import { HARD_LIMITS } from './yaml.ts';
@@ -44,7 +44,7 @@ export interface PreparedObject {
   readonly digest: string;
   readonly wave: number;
   readonly marks: Marks;
-  /** Body of the apply, stamped. */
+  /** Body of the apply, stamped (`objectBody`). */
   readonly json: string;
 }
 
@@ -75,7 +75,7 @@ export function prepare(input: PrepareInput): PrepareResult {
       problems.add({ ...place(object), rule, path, message, severity: 'error' });
     });
     const { key, scope, digest, wave, marks } = object;
-    objects.push({ key, scope, digest, wave, marks, json: canonicalJson(stamped(object.object, input.stamp)) });
+    objects.push({ key, scope, digest, wave, marks, json: objectBody(stamped(object.object, input.stamp)) });
   }
   return { objects, problems: problems.toArray() };
 }
