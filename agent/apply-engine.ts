@@ -25,6 +25,8 @@ export interface Engine {
   readonly defaultNamespace: string;
   /** Time between two looks for kinds the server did not know, in milliseconds. */
   readonly kindRecheckMs: number;
+  /** How long the end of an object that is to be created anew is waited for, in milliseconds. */
+  readonly recreateWaitMs: number;
   /** A stack that was restored from its inventory has work to do (drift, a held deletion) but no target since the restart. */
   needTarget(stackId: string): void;
   /** Whether nothing may be deleted now. */

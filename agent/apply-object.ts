@@ -1,48 +1,19 @@
 import { jitter } from '#lib/backoff.ts';
-import { keyString } from '#lib/object.ts';
-import { AdoptionPolicy, type ApplyOptions, type ObjectStatus } from '#proto/brokkr/v1/content_pb.js';
-import { type Engine, impersonation } from './apply-engine.ts';
-import { MANAGER_PREFIX, OWNER_ANNOTATION, type StackIdentity } from './apply-identity.ts';
-import { failureText, objectStatus } from './apply-report.ts';
+import { AdoptionPolicy } from '#proto/brokkr/v1/content_pb.js';
+import { OWNER_ANNOTATION } from './apply-identity.ts';
+import { conflict, failed, immutable } from './apply-outcome.ts';
+import { mayRecreate, refusedFields, wouldCreate } from './apply-recreate.ts';
+import { findRemedy, MAX_REMEDIES } from './apply-remedy.ts';
+import { type ApplyResult, type ApplyRun, type Failure, isUnreachable, type Outcome, readMetadata, refOf } from './apply-run.ts';
+import { note, type Sending, send, sendDryRun, startSending } from './apply-sending.ts';
+import { disown, hasOtherVersions, takeOver } from './apply-takeover.ts';
 import { fingerprint } from './drift.ts';
-import type { InventoryEntry } from './inventory-codec.ts';
-import { classify, conflicts, type ErrorClass, KubeError, missing } from './kube/errors.ts';
-import type { Applied, ObjectMeta } from './kube/objects.ts';
+import { conflictPolicy, decide, managerKind } from './field-managers.ts';
+import type { Fingerprint, InventoryEntry } from './inventory-codec.ts';
+import { classify, isConversion, KubeError, missing } from './kube/errors.ts';
+import type { Applied, ManagedFieldsEntry, ObjectMeta } from './kube/objects.ts';
 import type { Resource } from './kube/resource.ts';
 import type { PlannedObject } from './plan.ts';
-
-/** What an apply did to an object. `adopted`: it was there before and not ours. */
-export type ApplyResult = 'created' | 'configured' | 'unchanged' | 'adopted';
-
-/** How the apply of one object ended. */
-export type Outcome =
-  | {
-      readonly kind: 'applied';
-      readonly result: ApplyResult;
-      readonly entry: InventoryEntry;
-      /** Managers whose fields were taken over by force. */
-      readonly forced: readonly string[];
-    }
-  | { readonly kind: 'failed'; readonly class: ErrorClass; readonly status: ObjectStatus }
-  /** Not sent: the sync was asked to stop, or the server does not answer. */
-  | { readonly kind: 'skipped' };
-
-/** One sync's circumstances. */
-export interface ApplyRun {
-  readonly engine: Engine;
-  readonly identity: StackIdentity;
-  readonly options: ApplyOptions;
-  /** The inventory before this sync. */
-  readonly before: ReadonlyMap<string, InventoryEntry>;
-  /** Groups whose definitions were applied in this sync: their paths may take a moment to be served. */
-  readonly freshGroups: Set<string>;
-  /** Called as soon as an object is applied. */
-  readonly onApplied: (entry: InventoryEntry) => void;
-  /** Calls in a row that got no answer, over all objects. */
-  readonly unanswered: { count: number };
-  /** Ends the sync at object borders: nothing new is sent, nothing is waited for. */
-  readonly stop: AbortSignal;
-}
 
 /** Waits between tries of one object within one attempt; after that the attempt fails and is repeated as a whole. */
 const TRANSIENT_WAITS_MS = [100, 200, 400, 800];
@@ -50,51 +21,26 @@ const RACE_WAITS_MS = [0, 20, 50, 100];
 /** A definition that was just established is served by all API server paths within moments. */
 const FRESH_WAITS_MS = Array.from({ length: 25 }, () => 200);
 const MAX_RETRY_AFTER_MS = 5000;
-/** Three tries of what is usually in flight. */
-const MAX_UNANSWERED = 48;
 
 /**
- * Applies one object: server-side, by force only after looking at whose fields they are. Never rejects but with the signal's reason:
- * failures are outcomes.
+ * Applies one object: server-side, by force only after looking at whose fields they are. An object that is ours is sent with its UID, so
+ * that a stranger of the same name is noticed. Never rejects but with the signal's reason: failures are outcomes.
  */
 export async function applyOne(run: ApplyRun, object: PlannedObject, resource: Resource, signal: AbortSignal): Promise<Outcome> {
-  let force = false;
-  let forced: string[] = [];
-  for (let attempt = 0; ; attempt++) {
-    if (run.stop.aborted || isUnreachable(run)) return { kind: 'skipped' };
+  const sending = startSending(run, object, resource);
+  for (let failures = 0; ; ) {
+    if (!sending.recreated && (run.stop.aborted || isUnreachable(run))) return { kind: 'skipped' };
     try {
-      const refusal = await refuseAdoption(run, object, resource, signal);
-      if (refusal) return refusal;
-      const applied = await send(run, object, resource, { force, dryRun: false }, signal);
-      run.unanswered.count = 0;
-      return succeeded(run, object, resource, applied, forced);
+      const outcome = await tryOnce(sending, signal);
+      if (outcome) return outcome;
     } catch (error) {
       signal.throwIfAborted();
       run.unanswered.count = error instanceof KubeError ? 0 : run.unanswered.count + 1;
-      const kind = classify(error);
       if (missing(error, resource.plural) === 'kind') run.engine.kube.resources.invalidate();
-      if (kind === 'policy' && error instanceof KubeError && !force) {
-        const managers = [...new Set(conflicts(error).map(({ manager }) => manager))];
-        const owner = managers.find((manager) => manager.startsWith(MANAGER_PREFIX) && manager !== run.identity.fieldManager);
-        if (owner !== undefined)
-          return conflict(
-            object,
-            owner,
-            conflicts(error).map(({ field }) => field),
-          );
-        force = true;
-        forced = managers;
-        continue;
-      }
-      const wait = nextWait(run, object, resource, error, attempt);
+      const wait = nextWait(run, object, resource, error, failures++);
       if (wait === undefined || !(await pause(run, wait, signal))) return failed(object, resource, error);
     }
   }
-}
-
-/** Whether the server has stopped answering: the rest of the attempt is given up. */
-export function isUnreachable({ unanswered }: ApplyRun): boolean {
-  return unanswered.count >= MAX_UNANSWERED;
 }
 
 /** Asks the server what it would say to an update, changing nothing. Undefined when it would take it, or cannot tell. */
@@ -103,123 +49,131 @@ export async function dryRunOne(
   object: PlannedObject,
   resource: Resource,
   signal: AbortSignal,
-): Promise<Extract<Outcome, { kind: 'failed' }> | undefined> {
-  for (let attempt = 0; ; attempt++) {
+): Promise<Failure | undefined> {
+  const sending = startSending(run, object, resource);
+  for (let failures = 0; ; ) {
     try {
-      await send(run, object, resource, { force: true, dryRun: true }, signal);
-      return undefined;
+      return await dryRun(sending, signal);
     } catch (error) {
       signal.throwIfAborted();
-      const kind = classify(error);
-      if (kind === 'dependency' || kind === 'policy' || isDryRunRefused(error)) return undefined;
-      const wait = nextWait(run, object, resource, error, attempt);
+      const wait = nextWait(run, object, resource, error, failures++);
       if (wait === undefined || !(await pause(run, wait, signal))) return failed(object, resource, error);
     }
   }
 }
 
-function send(
-  { engine, identity, options }: ApplyRun,
-  object: PlannedObject,
-  resource: Resource,
-  { force, dryRun }: { readonly force: boolean; readonly dryRun: boolean },
-  signal: AbortSignal,
-): Promise<Applied> {
-  const request = {
-    resource,
-    namespace: object.namespaced ? object.namespace : undefined,
-    name: object.name,
-    body: object.json,
-    fieldManager: identity.fieldManager,
-    impersonate: impersonation(options),
-    force,
-    dryRun,
-  };
-  return engine.kube.limiter.run(() => engine.kube.apply(request, signal), 'normal', signal);
-}
-
-function succeeded(
-  run: ApplyRun,
-  object: PlannedObject,
-  resource: Resource,
-  { created, metadata }: Applied,
-  forced: readonly string[],
-): Outcome {
-  const before = run.before.get(keyString(object));
-  const print = fingerprint(metadata, run.identity.fieldManager);
-  const entry = toEntry(object, resource, metadata, run.identity);
-  run.onApplied(entry);
-  return { kind: 'applied', result: resultOf(), entry, forced };
-
-  function resultOf(): ApplyResult {
-    if (created) return 'created';
-    if (!before) return 'adopted';
-    const known = before.print;
-    if (before.uid !== metadata.uid) return 'configured';
-    if (known?.resourceVersion === print.resourceVersion) return 'unchanged';
-    // Times have whole seconds, and not every kind has a generation: with other content, another version is a change.
-    if (before.digest !== object.digest) return 'configured';
-    const same = known?.fields === print.fields && known.time === print.time && known.generation === print.generation;
-    return same ? 'unchanged' : 'configured';
+async function dryRun(sending: Sending, signal: AbortSignal): Promise<Failure | undefined> {
+  const { run, object, resource } = sending;
+  try {
+    await sendDryRun(sending, signal);
+    return undefined;
+  } catch (error) {
+    if (!(error instanceof KubeError)) throw error;
+    const kind = classify(error);
+    if (kind === 'dependency' || kind === 'policy' || isDryRunRefused(error)) return undefined;
+    if (isConversion(error)) {
+      const live = await readMetadata(run, refOf(object, resource), signal);
+      if (live && hasOtherVersions(live, resource)) return undefined; // the apply will see to it
+    }
+    if (kind === 'permanent' && error.status === 422 && (await wouldCreate(run, object, resource, signal))) {
+      if (mayRecreate(run, object)) return undefined;
+      return immutable(object, refusedFields(error), 'the policy is not to create the object anew');
+    }
+    throw error;
   }
 }
 
-function toEntry(object: PlannedObject, resource: Resource, metadata: ObjectMeta, identity: StackIdentity): InventoryEntry {
+/** One try: undefined when the object is to be sent again, because something was put in order first. */
+async function tryOnce(sending: Sending, signal: AbortSignal): Promise<Outcome | undefined> {
+  const { run } = sending;
+  const refusal = await refuseAdoption(sending, signal);
+  if (refusal) return refusal;
+  let applied: Applied;
+  try {
+    applied = await send(sending, signal);
+  } catch (error) {
+    const remedy = await findRemedy(sending, error, signal);
+    if (remedy === undefined) throw error;
+    run.unanswered.count = 0;
+    return remedy === 'again' ? undefined : remedy;
+  }
+  run.unanswered.count = 0;
+  return await settle(sending, applied, signal);
+}
+
+/** What remains to do after an apply: on adoption the old owners go, and what only they wanted with the next apply. */
+async function settle(sending: Sending, { created, metadata }: Applied, signal: AbortSignal): Promise<Outcome | undefined> {
+  const { run, object, resource } = sending;
+  const { managedFields = [] } = metadata;
+  const ref = refOf(object, resource);
+  if (!created && metadata.uid !== sending.uid && sending.remedies < MAX_REMEDIES) {
+    const old = managedFields.filter((entry) => isOldOwner(sending, entry));
+    if (old.length > 0) {
+      sending.remedies += 1;
+      sending.exists = true;
+      const managers = old.map(({ manager = '' }) => manager);
+      if (await takeOver(run, ref, metadata, (entry) => old.includes(entry), signal)) note(sending, 'taken_over', managers, []);
+      return undefined;
+    }
+  }
+  if (!managedFields.some(isInitial)) return succeeded(sending, created, metadata);
+  return succeeded(sending, created, (await disown(run, ref, metadata, isInitial, signal)) ?? metadata);
+}
+
+function isOldOwner({ run: { identity, options }, object }: Sending, entry: ManagedFieldsEntry): boolean {
+  const { fieldManager } = identity;
+  const policy = conflictPolicy(object.marks, options.conflicts);
+  return decide(entry, { fieldManager, policy, yieldManagers: options.yieldManagers, adopting: true }) === 'take';
+}
+
+function isInitial(entry: ManagedFieldsEntry): boolean {
+  return managerKind(entry, '') === 'initial';
+}
+
+function succeeded(sending: Sending, created: boolean, metadata: ObjectMeta): Outcome {
+  const { run, object, resource } = sending;
+  if (sending.replaced) note(sending, 'replaced', [], []);
+  const entry = toEntry(object, resource, metadata, run.identity.fieldManager);
+  run.onApplied(entry);
+  const result = created ? (sending.recreated ? 'recreated' : 'created') : updated(sending, metadata.uid, entry.print);
+  return { kind: 'applied', result, entry, notes: sending.notes };
+}
+
+/** What the apply did to an object that was there. */
+function updated({ run, held, object, print, uid, replaced, force }: Sending, liveUid: string, now: Fingerprint): ApplyResult {
+  if (!held && [...run.before.values()].some((entry) => entry.uid === liveUid)) return 'configured'; // its kind is in another group now
+  if (!held || replaced) return 'adopted';
+  if (!print || uid !== liveUid) return 'configured';
+  if (print.resourceVersion === now.resourceVersion) return 'unchanged';
+  // Times have whole seconds, and not every kind has a generation: with other content, another version is a change.
+  if (held.digest !== object.digest) return 'configured';
+  if (print.generation !== now.generation) return 'configured';
+  if (print.fields === '' && !force) return 'unchanged'; // our entry had been wiped, and no value had changed
+  return print.fields === now.fields && print.time === now.time ? 'unchanged' : 'configured';
+}
+
+type Settled = InventoryEntry & { readonly print: Fingerprint };
+
+function toEntry(object: PlannedObject, resource: Resource, metadata: ObjectMeta, fieldManager: string): Settled {
   const { group, version, kind, namespace, name, namespaced, digest, wave, marks } = object;
   return {
     ...{ group, version, kind, namespace, name, namespaced, digest, wave, marks },
     plural: resource.plural,
     uid: metadata.uid,
     state: 'applied',
-    print: fingerprint(metadata, identity.fieldManager),
+    print: fingerprint(metadata, fieldManager),
   };
 }
 
 /** Under the policy `refuse`: an object that exists and is not of this stack is left alone. Costs a read per new object. */
-async function refuseAdoption(
-  { engine, identity, options, before }: ApplyRun,
-  object: PlannedObject,
-  resource: Resource,
-  signal: AbortSignal,
-): Promise<Outcome | undefined> {
-  if (options.adoption !== AdoptionPolicy.REFUSE || before.get(keyString(object))?.uid) return undefined;
-  const ref = { resource, namespace: object.namespaced ? object.namespace : undefined, name: object.name };
-  const live = await engine.kube.limiter.run(() => engine.kube.findMetadata(ref, signal), 'normal', signal);
-  if (!live || live.annotations?.[OWNER_ANNOTATION] === identity.owner) return undefined;
+async function refuseAdoption({ run, object, resource, uid }: Sending, signal: AbortSignal): Promise<Outcome | undefined> {
+  if (run.options.adoption !== AdoptionPolicy.REFUSE || uid !== undefined) return undefined;
+  const live = await readMetadata(run, refOf(object, resource), signal);
+  if (!live || live.annotations?.[OWNER_ANNOTATION] === run.identity.owner) return undefined;
+  const managers = [...new Set((live.managedFields ?? []).map(({ manager = '' }) => manager))];
   const message = 'the object exists already and the stack does not adopt';
-  return { kind: 'failed', class: 'policy', status: objectStatus(object, 'conflict', 'adoption_refused', message) };
+  return conflict(object, 'adoption_refused', message, { managers, fields: [] });
 }
-
-function conflict(object: PlannedObject, owner: string, fields: readonly string[]): Outcome {
-  const message = `field manager ${owner}, another stack, owns ${fields.slice(0, 5).join(', ')}`;
-  return { kind: 'failed', class: 'policy', status: objectStatus(object, 'conflict', 'owner', message) };
-}
-
-/** The outcome of an object that could not be written. */
-function failed(object: PlannedObject, { plural }: Resource, error: unknown): Extract<Outcome, { kind: 'failed' }> {
-  const kind = classify(error);
-  const lacking = missing(error, plural);
-  const reason = lacking === undefined ? REASONS[kind] : `${lacking}_not_found`;
-  const state = kind === 'transient' || kind === 'transient-slow' || kind === 'race' ? 'retrying' : (STATES[kind] ?? 'rejected');
-  const path = error instanceof KubeError ? (error.causes[0]?.field ?? '') : '';
-  return { kind: 'failed', class: kind, status: objectStatus(object, state, reason, failureText(object.kind, error), { path }) };
-}
-
-const REASONS: Readonly<Record<ErrorClass, string>> = {
-  transient: 'unavailable',
-  'transient-slow': 'webhook_unavailable',
-  race: 'changed_meanwhile',
-  policy: 'conflict',
-  permanent: 'invalid',
-  permission: 'forbidden',
-  denied: 'denied',
-  dependency: 'dependency',
-  size: 'too_large',
-  credential: 'unauthorized',
-  expired: 'unavailable',
-};
-
-const STATES: Readonly<Partial<Record<ErrorClass, string>>> = { dependency: 'blocked', policy: 'conflict' };
 
 function nextWait(
   { engine, freshGroups }: ApplyRun,
@@ -250,6 +204,6 @@ async function pause({ engine, stop }: ApplyRun, ms: number, signal: AbortSignal
 }
 
 /** A webhook that declares side effects refuses every dry-run. */
-function isDryRunRefused(error: unknown): boolean {
-  return error instanceof KubeError && error.status === 400 && /does not support dry run/.test(error.message);
+function isDryRunRefused(error: KubeError): boolean {
+  return error.status === 400 && /does not support dry run/.test(error.message);
 }

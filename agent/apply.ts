@@ -1,8 +1,9 @@
 import { errorText } from '#lib/errors.ts';
 import { keyString } from '#lib/object.ts';
 import { forEachLimited } from './apply-engine.ts';
-import { type ApplyRun, applyOne, dryRunOne, isUnreachable, type Outcome } from './apply-object.ts';
+import { applyOne, dryRunOne } from './apply-object.ts';
 import { objectStatus, statusText } from './apply-report.ts';
+import { type ApplyRun, type Failure, isUnreachable, type Outcome } from './apply-run.ts';
 import type { Resource } from './kube/resource.ts';
 import { inOrder } from './order.ts';
 import type { PlannedObject } from './plan.ts';
@@ -23,12 +24,8 @@ const ESTABLISH_POLL_MS = 50;
 export type Outcomes = Map<string, Outcome>;
 
 /** Dry-runs updates of live objects, so that a change the server would refuse stops everything before anything is written. */
-export async function preflight(
-  run: ApplyRun,
-  objects: readonly PlannedObject[],
-  signal: AbortSignal,
-): Promise<Extract<Outcome, { kind: 'failed' }>[]> {
-  const refused: Extract<Outcome, { kind: 'failed' }>[] = [];
+export async function preflight(run: ApplyRun, objects: readonly PlannedObject[], signal: AbortSignal): Promise<Failure[]> {
+  const refused: Failure[] = [];
   await forEachLimited(objects, run.engine.share, async (object) => {
     if (!object.resource || run.stop.aborted) return;
     const outcome = await dryRunOne(run, object, object.resource, signal);

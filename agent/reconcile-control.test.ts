@@ -95,7 +95,7 @@ describe('an object that exists already', () => {
     expect((await get('theirs')).body.data).toEqual({ key: 'a' });
     expect(broker.eventsOf(target)[0]).toMatchObject({
       counts: { adopted: 1 },
-      objects: [{ state: 'adopted', reason: 'forced' }],
+      objects: [{ state: 'adopted', reason: 'taken_over', managers: ['kubectl-create'] }],
     });
   });
 

@@ -1,7 +1,8 @@
 import type { ObjectStatus } from '#proto/brokkr/v1/content_pb.js';
 import type { Outcomes } from './apply.ts';
-import type { Outcome } from './apply-object.ts';
-import { objectStatus, statusText } from './apply-report.ts';
+import { appliedStatus } from './apply-outcome.ts';
+import { statusText } from './apply-report.ts';
+import type { Failure } from './apply-run.ts';
 import type { InventoryEntry } from './inventory-codec.ts';
 import type { ErrorClass } from './kube/errors.ts';
 import type { Plan } from './plan.ts';
@@ -30,13 +31,12 @@ export function count(outcomes: Outcomes, removed: ReadonlyMap<InventoryEntry, R
   return counts;
 }
 
-/** Adopted, taken over by force, kept, released: what a reader of the event should know besides failures. */
+/** Adopted, created anew, taken from or left to others, kept, released: what a reader of the event should know besides failures. */
 export function notable(outcomes: Outcomes, removed: ReadonlyMap<InventoryEntry, Removal>): ObjectStatus[] {
   const objects: ObjectStatus[] = [];
   for (const outcome of outcomes.values()) {
-    if (outcome.kind !== 'applied' || (outcome.result !== 'adopted' && outcome.forced.length === 0)) continue;
-    const managers = outcome.forced.length === 0 ? '' : `fields were taken over from ${outcome.forced.join(', ')}`;
-    objects.push(objectStatus(outcome.entry, outcome.result, outcome.forced.length === 0 ? '' : 'forced', managers));
+    const status = outcome.kind === 'applied' ? appliedStatus(outcome) : undefined;
+    if (status) objects.push(status);
   }
   for (const removal of removed.values()) if ('status' in removal) objects.push(removal.status);
   return objects;
@@ -53,7 +53,7 @@ export function successText(counts: Readonly<Record<string, number>>, kept: numb
 }
 
 /** Failures in words: the first one, and how many more. */
-export function failureMessage(failures: readonly Extract<Outcome, { kind: 'failed' }>[], unsent: number): string {
+export function failureMessage(failures: readonly Failure[], unsent: number): string {
   const [first] = failures;
   const more = failures.length > 1 ? ` (and ${failures.length - 1} more)` : '';
   const rest = unsent > 0 ? `${first ? '; ' : ''}${unsent} objects were not sent because the API server does not answer` : '';

@@ -4,8 +4,7 @@ import { type ObjectStatus, Phase } from '#proto/brokkr/v1/content_pb.js';
 import { applyAll, type Outcomes, preflight } from './apply.ts';
 import { type Prepared, prepareStack, type WantedKind } from './apply-content.ts';
 import type { Engine } from './apply-engine.ts';
-import type { ApplyRun, Outcome } from './apply-object.ts';
-import { fingerprint } from './drift.ts';
+import type { ApplyRun, Failure } from './apply-run.ts';
 import type { Inventory } from './inventory.ts';
 import type { InventoryEntry } from './inventory-codec.ts';
 import { classify, type ErrorClass } from './kube/errors.ts';
@@ -209,17 +208,12 @@ async function prune(
 }
 
 function applyRun({ engine, inventory, target, suspects, stop }: SyncInput): ApplyRun {
-  const before = new Map(inventory.entries);
-  for (const [key, seen] of suspects) {
-    const entry = before.get(key);
-    // Compared with what was seen, so that applying again what nobody changed counts as unchanged.
-    if (entry && seen) before.set(key, { ...entry, uid: seen.uid, print: fingerprint(seen, inventory.identity.fieldManager) });
-  }
   return {
     engine,
     identity: inventory.identity,
     options: target.options,
-    before,
+    before: new Map(inventory.entries),
+    seen: suspects,
     freshGroups: new Set(),
     unanswered: { count: 0 },
     onApplied: (entry) => inventory.entries.set(keyString(entry), entry),
@@ -276,7 +270,7 @@ async function refuse(
 async function refuseDryRun(
   input: SyncInput,
   attempt: Attempt,
-  refusals: readonly Extract<Outcome, { kind: 'failed' }>[],
+  refusals: readonly Failure[],
   signal: AbortSignal,
 ): Promise<SyncEnd> {
   const objects = refusals.map(({ status }) => status);

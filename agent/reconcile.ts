@@ -46,10 +46,13 @@ export interface ReconcilerOptions {
   readonly concurrency?: number;
   /** Time between two looks for kinds the server did not know, in milliseconds; 15 s unless given. */
   readonly kindRecheckMs?: number;
+  /** How long the end of an object that is to be created anew is waited for, in milliseconds; 60 s unless given. */
+  readonly recreateWaitMs?: number;
 }
 
 const CONCURRENCY = 16;
 const KIND_RECHECK_MS = 15_000;
+const RECREATE_WAIT_MS = 60_000;
 /** Slots of the limiter that one stack alone leaves to others. */
 const SPARE_CALLS = 2;
 
@@ -74,12 +77,13 @@ export class Reconciler implements Task {
   #deletionsHeld = true;
 
   constructor(deps: ReconcilerDeps, options: ReconcilerOptions) {
-    const { agentId, namespace, defaultNamespace, concurrency = CONCURRENCY, kindRecheckMs = KIND_RECHECK_MS } = options;
+    const { agentId, namespace, defaultNamespace, concurrency = CONCURRENCY } = options;
+    const { kindRecheckMs = KIND_RECHECK_MS, recreateWaitMs = RECREATE_WAIT_MS } = options;
     this.#place = { kube: deps.kube, log: deps.log, agentId, namespace, writer: deps.newId() };
     this.#slots = new Slots(concurrency);
     this.#engine = {
       ...deps,
-      ...{ agentId, namespace, defaultNamespace, kindRecheckMs },
+      ...{ agentId, namespace, defaultNamespace, kindRecheckMs, recreateWaitMs },
       needTarget: (stackId) => deps.needTarget?.(stackId),
       deletionsHeld: () => this.#deletionsHeld,
       share: () => this.#share(),

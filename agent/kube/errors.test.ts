@@ -14,6 +14,11 @@ describe('classify', () => {
     [500, 'failed to convert new object (default/a; apps/v1, Kind=Deployment) to proper version', 'permanent'],
     [
       500,
+      'failed to prune fields: failed to convert merged object to last applied version: .spec.b: field not declared in schema',
+      'permanent',
+    ],
+    [
+      500,
       'Internal error occurred: failed calling webhook "a.example.com": failed to call webhook: connection refused',
       'transient-slow',
     ],

@@ -103,10 +103,18 @@ export function classify(error: unknown): ErrorClass {
       return 'transient';
     case 500:
       // An unknown field in a server-side apply, whatever fieldValidation says (measured up to 1.36.3).
-      return /^failed to (create typed patch object|convert)/.test(message) ? 'permanent' : 'transient';
+      return /^failed to create typed patch object/.test(message) || isConversion(error) ? 'permanent' : 'transient';
     default:
       return status >= 500 ? 'transient' : 'permanent';
   }
+}
+
+/**
+ * Whether the server failed to convert an object between versions of its API while it worked out who owns what: an entry of
+ * `managedFields` is of a version whose schema lacks a field of the object (measured on 1.36.3).
+ */
+export function isConversion({ status, message }: KubeError): boolean {
+  return status === 500 && /^failed to (convert|prune fields)/.test(message);
 }
 
 /** What a 404 says is missing: the object itself, the namespace it should be in, or the kind (or its group). */

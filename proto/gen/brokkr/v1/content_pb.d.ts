@@ -696,7 +696,7 @@ export declare const OnFailureSchema: GenEnum<OnFailure>;
  */
 export enum ConflictPolicy {
   /**
-   * Same as force.
+   * Same as force, but replicas that a controller set through the scale subresource are left to it.
    *
    * @generated from enum value: CONFLICT_POLICY_UNSPECIFIED = 0;
    */
