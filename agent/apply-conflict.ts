@@ -47,8 +47,7 @@ export async function settleConflict(sending: Sending, error: KubeError, signal:
   const forced = of('force');
   if (forced.length > 0) {
     sending.force = true;
-    const told = forced.filter(({ manager }) => manager !== run.identity.fieldManager);
-    if (told.length > 0) note(sending, 'forced', managersOf(told), fieldsIn(told));
+    note(sending, 'forced', managersOf(forced), fieldsIn(forced));
   }
   return undefined;
 }

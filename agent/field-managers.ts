@@ -7,8 +7,7 @@ import type { ManagedFieldsEntry } from './kube/objects.ts';
 export type Writer = Pick<ManagedFieldsEntry, 'manager' | 'subresource'>;
 
 /**
- * Who a field manager is, as far as it matters for its fields. `self`: this stack, when an admission webhook changed what it sent;
- * `stack`: another stack; `initial`: nobody, the server's name for what was there before the first apply; `applier`: a tool people apply
+ * Who a field manager is, as far as it matters for its fields. `self`: somebody who wrote under the name of this stack; `stack`: another stack; `initial`: nobody, the server's name for what was there before the first apply; `applier`: a tool people apply
  * whole objects with; `engine`: a controller that applies whole objects for somebody; `person`: an edit by hand; `scaler`: a controller
  * that scales; `controller`: any other.
  */

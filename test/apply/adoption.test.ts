@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { AdoptionPolicy, Phase } from '#proto/brokkr/v1/content_pb.js';
+import { startKubeProxy } from '../http-proxy.ts';
 import { configMap, deployment, type Live, type ObjectRig, openObjectRig, yaml } from './object-rig.ts';
 
 let rig: ObjectRig;
@@ -56,6 +57,16 @@ describe('an object that somebody applied before', () => {
     agent.reconciler.offer(again);
     await rig.broker.applied(again);
     expect(await rig.calls(mark, 'configmaps')).toEqual([]);
+  });
+
+  it('T14 is adopted without a conflict, and with the same care, when it has the values we want', async () => {
+    await kubectlApply(configMap('same', { key: 'a', extra: 'gone' }));
+    await using agent = await rig.start();
+    const target = await rig.sync(agent, configMap('same', { key: 'a' }));
+    const live = await rig.get(rig.path('configmaps', 'same'));
+    expect(live.data).toEqual({ key: 'a' });
+    expect(managers(live)).toEqual(['brokkr/ours Apply']);
+    expect(rig.told(target, 'same')).toMatchObject({ state: 'adopted', managers: ['kubectl-client-side-apply'] });
   });
 
   it('T14 keeps what an ignore rule leaves to others, though only the old owner set it', async () => {
@@ -123,34 +134,47 @@ describe('an object that is not what it was', () => {
     expect(rig.corrections(target)).toMatchObject([{ success: true, counts: { created: 1 } }]);
   });
 
+  /** An agent whose watches never tell anything. */
+  const startBlind = async () => {
+    const { server, identity, namespace, broker } = rig;
+    const onRequest = ({ path }: { readonly path: string }) => (path.includes('watch=') ? ('hang' as const) : undefined);
+    const proxy = await startKubeProxy({ target: server.url, ca: server.caData, onRequest });
+    const agent = await broker.start({ url: proxy.url, token: identity.token }, { namespace });
+    const close = async () => {
+      await agent.stop();
+      await proxy[Symbol.asyncDispose]();
+    };
+    return { agent, [Symbol.asyncDispose]: close };
+  };
+
   it('T21 is created when it was deleted and a new version comes before anybody noticed', async () => {
-    await using agent = await rig.start();
-    const first = await rig.sync(agent, configMap('unnoticed'));
-    agent.reconciler.suspend('test');
+    await using blind = await startBlind();
+    const first = await rig.sync(blind.agent, configMap('unnoticed'));
     await rig.server.request('DELETE', rig.path('configmaps', 'unnoticed'));
-    const second = await rig.broker.publish(configMap('unnoticed', { key: 'b' }), { after: first });
-    agent.reconciler.offer(second);
-    agent.reconciler.resume();
-    expect(rig.event(await rig.ended(second))).toMatchObject({ success: true, counts: { created: 1 } });
+    const second = await rig.sync(blind.agent, configMap('unnoticed', { key: 'b' }), { after: first });
+    expect(rig.event(second)).toMatchObject({ success: true, counts: { created: 1 } });
+    expect((await rig.get(rig.path('configmaps', 'unnoticed'))).data).toEqual({ key: 'b' });
   });
 
-  it.each([
-    ['seen by the watch', false],
-    ['met by an apply', true],
-  ])('T21 is adopted, and said to be, when a stranger has its name, %s', async (_, isNewVersion) => {
-    const name = `replaced-${isNewVersion}`;
+  it('T21 is adopted, and said to be, when a stranger has its name and a new version meets it', async () => {
+    await using blind = await startBlind();
+    const first = await rig.sync(blind.agent, configMap('met'));
+    const uid = await replace('met');
+    const second = await rig.sync(blind.agent, configMap('met', { key: 'b' }), { after: first });
+    expect(rig.told(second, 'met')).toMatchObject({ state: 'adopted', reason: 'replaced' });
+    expect(await rig.get(rig.path('configmaps', 'met'))).toMatchObject({ metadata: { uid }, data: { key: 'b' } });
+  });
+
+  it('T21 is adopted, and said to be, when the watch tells of a stranger', async () => {
     await using agent = await rig.start();
-    const first = await rig.sync(agent, configMap(name));
+    const target = await rig.sync(agent, configMap('seen'));
     agent.reconciler.suspend('test');
-    const uid = await replace(name);
-    const value = isNewVersion ? 'b' : 'a';
-    if (isNewVersion) agent.reconciler.offer(await rig.broker.publish(configMap(name, { key: value }), { after: first }));
+    const uid = await replace('seen');
     agent.reconciler.resume();
-    const told = () => rig.broker.eventsOf(first).flatMap(({ objects }) => objects);
+    const told = () => rig.corrections(target).flatMap(({ objects }) => objects);
     await rig.broker.until('told', () => told().some(({ reason }) => reason === 'replaced'));
     expect(told().at(-1)).toMatchObject({ state: 'adopted', reason: 'replaced' });
-    const live = await rig.get(rig.path('configmaps', name));
-    expect([live.metadata.uid, live.data.key]).toEqual([uid, value]);
+    expect(await rig.get(rig.path('configmaps', 'seen'))).toMatchObject({ metadata: { uid }, data: { key: 'a' } });
   });
 
   it('T21 is left alone when a stranger has its name and the stack does not adopt', async () => {

@@ -97,6 +97,17 @@ describe('a field that another manager applies', () => {
     expect((await rig.get(path)).data).toEqual({ key: 'theirs', ours: 'b' });
   });
 
+  it('T12 is taken back when somebody wrote it under the name of the stack', async () => {
+    await using agent = await rig.start();
+    const target = await rig.sync(agent, configMap('under-our-name'));
+    const path = rig.path('configmaps', 'under-our-name');
+    const ours = (await rig.get(path)).metadata.managedFields[0].manager;
+    await rig.patchAs(ours, path, { data: { key: 'changed' } });
+    await rig.broker.until('corrected', () => rig.corrections(target).length === 1);
+    expect((await rig.get(path)).data).toEqual({ key: 'a' });
+    expect(rig.corrections(target)[0]?.objects).toMatchObject([{ reason: 'forced', managers: [ours] }]);
+  });
+
   it('T12 is taken over with all that the manager owns when people apply with it', async () => {
     await using agent = await rig.start();
     const { target, path } = await contested(agent, 'kubectl', { conflicts: FAIL }, 'kubectl');
@@ -161,6 +172,17 @@ describe('a field that is to be ignored', () => {
     const second = await rig.sync(agent, deployment('ignored', { minReadySeconds: 3 }), { after: first, options });
     expect(rig.event(second)).toMatchObject({ success: true, counts: { configured: 1 } });
     expect((await rig.get(path)).spec).toMatchObject({ replicas: 7, minReadySeconds: 3 });
+  });
+
+  it('is no conflict when the object is not ours yet', async () => {
+    const path = rig.path('configmaps', 'not-ours-yet');
+    const theirs = { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'not-ours-yet' }, data: { key: 'theirs' } };
+    await rig.applyAs('another', path, theirs);
+    await using agent = await rig.start();
+    const options = { conflicts: FAIL, ignore: [{ kind: 'ConfigMap', paths: ['/data/key'] }] };
+    const target = await rig.sync(agent, configMap('not-ours-yet', { key: 'a', ours: 'a' }), { options });
+    expect(rig.event(target)).toMatchObject({ success: true, counts: { adopted: 1 } });
+    expect((await rig.get(path)).data).toEqual({ key: 'theirs', ours: 'a' });
   });
 
   it('costs no read of objects that match no rule', async () => {
