@@ -141,7 +141,7 @@ function succeeded(sending: Sending, created: boolean, metadata: ObjectMeta): Ou
 
 /** What the apply did to an object that was there. */
 function updated({ run, held, object, print, uid, replaced, force }: Sending, liveUid: string, now: Fingerprint): ApplyResult {
-  if (!held && [...run.before.values()].some((entry) => entry.uid === liveUid)) return 'configured'; // its kind is in another group now
+  if (!held && run.before.values().some((entry) => entry.uid === liveUid)) return 'configured'; // its kind is in another group now
   if (!held || replaced) return 'adopted';
   if (!print || uid !== liveUid) return 'configured';
   if (print.resourceVersion === now.resourceVersion) return 'unchanged';

@@ -7,7 +7,7 @@ import { OWNER_ANNOTATION } from './apply-identity.ts';
 import { immutable, named } from './apply-outcome.ts';
 import { objectStatus } from './apply-report.ts';
 import { type ApplyRun, type Failure, type Outcome, readMetadata, refOf } from './apply-run.ts';
-import { classify, KubeError } from './kube/errors.ts';
+import { classify, type ErrorClass, KubeError } from './kube/errors.ts';
 import type { Resource } from './kube/resource.ts';
 import type { PlannedObject } from './plan.ts';
 
@@ -19,6 +19,8 @@ const PRECIOUS: ReadonlySet<string> = new Set([
   '/PersistentVolumeClaim',
 ]);
 const GONE_POLL_MS = 100;
+/** Failures of a probe that say nothing of the object. */
+const UNDECIDED: ReadonlySet<ErrorClass> = new Set(['transient', 'transient-slow', 'credential']);
 /** Complaints about the name a probe was given say nothing against the object. */
 const NAME_FIELDS: ReadonlySet<string> = new Set(['metadata.name', 'metadata.generateName']);
 
@@ -49,7 +51,7 @@ export async function wouldCreate(
     await engine.kube.limiter.run(() => engine.kube.create(request, signal), 'normal', signal);
     return true;
   } catch (error) {
-    if (!(error instanceof KubeError) || classify(error) === 'transient') throw error;
+    if (!(error instanceof KubeError) || UNDECIDED.has(classify(error))) throw error;
     return error.status === 422 && error.causes.length > 0 && error.causes.every(({ field }) => NAME_FIELDS.has(field));
   }
 }
