@@ -32,6 +32,8 @@ export async function settleConflict(sending: Sending, error: KubeError, signal:
   if (!live) return undefined;
   const claims = claimsOf(sending, error, live);
   const of = (decision: Decision) => claims.filter((claim) => claim.decision === decision);
+  const isLoose = ({ decision, owned }: Claim) => !owned && (decision === 'take' || decision === 'yield');
+  if (claims.some(isLoose)) return undefined; // given up meanwhile: the next answer tells who has it now
   const refused = of('refuse');
   if (refused.length > 0) return leaveAlone(sending, 'owner', refused);
   const failing = of('fail');
@@ -39,9 +41,10 @@ export async function settleConflict(sending: Sending, error: KubeError, signal:
   const taken = of('take');
   if (taken.length > 0) {
     const entries = new Set(taken.map(({ owned }) => owned?.entry));
-    if (await takeOver(run, ref, live, (entry) => entries.has(entry), signal)) note(sending, 'taken_over', managersOf(taken), []);
+    if (!(await takeOver(run, ref, live, (entry) => entries.has(entry), signal))) return undefined; // nor force with less than that
+    note(sending, 'taken_over', managersOf(taken), []);
   }
-  const yielded = of('yield').filter(({ owned }) => owned !== undefined);
+  const yielded = of('yield');
   for (const { owned } of yielded) if (owned) sending.yielded.push(owned.path);
   if (yielded.length > 0) note(sending, 'yielded', managersOf(yielded), fieldsIn(yielded));
   const forced = of('force');

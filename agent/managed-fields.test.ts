@@ -1,16 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { Value, ValueObject } from '#lib/object.ts';
-import {
-  difference,
-  type FieldPath,
-  type FieldSet,
-  paths,
-  pathText,
-  project,
-  removeAt,
-  union,
-  within,
-} from './managed-fields.ts';
+import { difference, type FieldPath, type FieldSet, paths, pathText, removeAt, union } from './managed-fields.ts';
 
 /** A set of random paths over a small alphabet, so that they meet; the same for the same seed. */
 function randomSet(seed: number): FieldSet {
@@ -46,17 +36,6 @@ describe('sets of fields', () => {
       expect(members(difference(a, b)), `seeds ${left} and ${right}`).toEqual(members(a).difference(members(b)));
       expect(members(union(difference(a, b), b)), `seeds ${left} and ${right}`).toEqual(members(union(a, b)));
     }
-  });
-
-  it('find each of their members', () => {
-    for (const [seed] of SEEDS) {
-      const set = randomSet(seed);
-      for (const path of paths(set)) expect(within(set, path), `seed ${seed}, ${pathText(path)}`).toBeDefined();
-    }
-    const set = union(setOf(['f:a', 'f:b']), setOf(['f:c']));
-    expect(within(set, ['f:a', 'f:x'])).toBeUndefined();
-    expect(within(set, ['f:a'])).toEqual({ 'f:b': {} });
-    expect(within(set, ['f:c', 'f:whatever', 'k:{"name":"x"}'])).toEqual({}); // owned as a whole
   });
 });
 
@@ -98,18 +77,3 @@ describe('paths', () => {
 const at = (object: ValueObject, ...keys: string[]) =>
   keys.reduce<ValueObject>((inner, key) => inner[key] as ValueObject, object);
 const ports = (object: ValueObject) => at(object, 'spec', 'containers', '1').ports as Value[];
-
-describe('a projection', () => {
-  it('keeps what the set has, items with their keys, and nothing else', () => {
-    const set = [
-      ['f:metadata', 'f:labels', 'f:b'],
-      ['f:spec', 'f:containers', WEB, 'f:image'],
-      ['f:spec', 'f:containers', WEB, 'f:args'],
-      ['f:spec', 'f:nodeName'],
-    ].reduce((all, path) => union(all, setOf(path)), {} as FieldSet);
-    expect(project(pod(), set)).toEqual({
-      metadata: { labels: { b: 'y' } },
-      spec: { containers: [{ name: 'web', image: 'j', args: ['-v'] }] },
-    });
-  });
-});

@@ -50,18 +50,6 @@ function differenceOfNodes(a: FieldSet, b: FieldSet): FieldSet | undefined {
   return self ? { [SELF]: self, ...children } : children;
 }
 
-/** What a set has of the field at a path and below it: a whole node when all of it, undefined when nothing. */
-export function within(set: FieldSet, path: FieldPath): FieldSet | undefined {
-  let node = set;
-  for (const [depth, element] of path.entries()) {
-    if (depth > 0 && isWhole(node)) return node;
-    const child = node[element];
-    if (!child) return undefined;
-    node = child;
-  }
-  return node;
-}
-
 /** The paths of all members. */
 export function* paths(set: FieldSet, above: FieldPath = []): Generator<FieldPath> {
   for (const [element, node] of Object.entries(set)) {
@@ -133,28 +121,6 @@ function child(value: Value | undefined, element: string): Value | undefined {
   const place = placeOf(value, element);
   if (place === undefined) return undefined;
   return Array.isArray(value) ? value[Number(place)] : (value as ValueObject)[place];
-}
-
-/** What of an object is in a set. Items of lists keep their order and, when found by keys, their keys. */
-export function project(object: Value, set: FieldSet): Value {
-  if (isWhole(set)) return object;
-  const elements = Object.entries(set).filter(([element]) => element !== SELF);
-  if (isMapping(object)) {
-    const fields = elements.flatMap(([element, node]) => {
-      const value = child(object, element);
-      return value === undefined ? [] : [[element.slice(2), project(value, node)] as const];
-    });
-    return Object.fromEntries(fields);
-  }
-  if (!Array.isArray(object)) return object;
-  const items = elements.flatMap(([element, node]) => {
-    const place = placeOf(object, element);
-    if (place === undefined) return [];
-    const item = project(object[Number(place)] ?? null, node);
-    const keys = element.startsWith('k:') ? (JSON.parse(element.slice(2)) as ValueObject) : {};
-    return [{ place: Number(place), item: isMapping(item) ? { ...keys, ...item } : item }];
-  });
-  return items.sort((a, b) => a.place - b.place).map(({ item }) => item);
 }
 
 /** Whether a node (never the root) has no children, so is a member with all that is below it. */

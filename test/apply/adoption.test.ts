@@ -1,4 +1,5 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import type { IncomingHttpHeaders } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -67,6 +68,23 @@ describe('an object that somebody applied before', () => {
     expect(live.data).toEqual({ key: 'a' });
     expect(managers(live)).toEqual(['brokkr/ours Apply']);
     expect(rig.told(target, 'same')).toMatchObject({ state: 'adopted', managers: ['kubectl-client-side-apply'] });
+  });
+
+  it('T14 is adopted with the same care when it changes while it is taken over', async () => {
+    const { server, identity, namespace, broker } = rig;
+    await kubectlApply(configMap('busy', { key: 'theirs', extra: 'gone' }));
+    const body = { kind: 'Status', status: 'Failure', code: 422, reason: 'Invalid', message: 'the test of the patch failed' };
+    let takeovers = 0;
+    const onRequest = ({ method, headers }: { readonly method: string; readonly headers: IncomingHttpHeaders }) => {
+      const isTakeover = method === 'PATCH' && headers['content-type'] === 'application/json-patch+json';
+      return isTakeover && ++takeovers === 1 ? { status: 422, body } : undefined;
+    };
+    await using proxy = await startKubeProxy({ target: server.url, ca: server.caData, onRequest });
+    await using agent = await broker.start({ url: proxy.url, token: identity.token }, { namespace });
+    const target = await rig.sync(agent, configMap('busy', { key: 'ours' }));
+    expect((await rig.get(rig.path('configmaps', 'busy'))).data).toEqual({ key: 'ours' });
+    expect(rig.told(target, 'busy')).toMatchObject({ state: 'adopted', reason: 'taken_over' });
+    expect(takeovers).toBe(2);
   });
 
   it('T14 keeps what an ignore rule leaves to others, though only the old owner set it', async () => {
