@@ -22,6 +22,7 @@ import { type AgentGauges, createAgentMetrics } from './metrics.ts';
 import { openOutbox } from './outbox.ts';
 import { openReconciler, type Reconciler } from './reconcile.ts';
 import { Reports } from './reports.ts';
+import { EnvironmentRules } from './rules.ts';
 import type { SessionDeps } from './session.ts';
 import { Supervisor } from './supervisor.ts';
 import { AgentView } from './view.ts';
@@ -140,6 +141,10 @@ async function work(
   const { agentId } = identity;
 
   await using yaml = createYamlPool({ maxThreads: deps.threads, idleTimeoutMs: YAML_IDLE_MS }, clock);
+  const rules = new EnvironmentRules(
+    { yaml, clock, log, changed: () => reconciler.rulesChanged() },
+    { path: config.agent.rulesFile },
+  );
   const reconciler = openReconciler(
     {
       kube,
@@ -151,15 +156,17 @@ async function work(
       random: deps.random,
       newId,
       needTarget: (stackId) => reports.need(stackId),
+      rules: () => rules.current(),
     },
     { agentId, namespace, defaultNamespace: config.agent.watchNamespace ?? 'default', concurrency: config.agent.concurrency },
   );
   reconciler.healthIntervalMs = config.agent.deploymentHealthIntervalMs;
+  await rules.load(signal);
   held.load(await untilDone('reading the inventories', () => reconciler.load(signal), retry, signal));
 
   const mistaken = Promise.withResolvers<never>();
   const supervisor = supervise(parts, reconciler, { ...common, engine: reconciler }, { agentId, mistaken });
-  view.running({ supervisor, facts, reports, outbox, agentId, namespace });
+  view.running({ supervisor, facts, reports, outbox, rules, agentId, namespace });
   parts.expose({
     tier: () => (supervisor.state.kind === 'up' ? supervisor.state.tier : undefined),
     pendingEvents: () => outbox.pending,
@@ -169,7 +176,7 @@ async function work(
   });
   const register: Task = { name: 'registration', run: (inner) => registerAll(parts, inner) };
   const selfCheck: Task = { name: 'identity', run: (inner) => checkSelf(mistaken.promise, identity, deps.dataDir, inner) };
-  await runTasks([supervisor, reconciler, facts, register, selfCheck], signal);
+  await runTasks([supervisor, reconciler, facts, rules, register, selfCheck], signal);
   await content.stored();
 }
 

@@ -6,8 +6,10 @@ import type { ObjectStatus } from '#proto/brokkr/v1/content_pb.js';
 import type { Engine } from './apply-engine.ts';
 import { objectStatus, problemStatus, problemText } from './apply-report.ts';
 import type { Inventory } from './inventory.ts';
+import { classify, type ErrorClass } from './kube/errors.ts';
 import { apiVersion, type Resource } from './kube/resource.ts';
 import { isApplied, type Plan, type PlannedObject, planOf, resolveNamespace, shortDigest } from './plan.ts';
+import { RulesError } from './rules.ts';
 import type { StackTarget } from './target.ts';
 
 /** A kind the server has to know before a stack can be applied. */
@@ -41,8 +43,8 @@ interface Kinds {
 
 /**
  * Finds out what is to be done for a target: asks discovery, fetches the documents of what changed (and of `suspects`, keys to be
- * applied again though they did not), verifies, parses, validates and stamps them in the pool. Writes nothing. Rejects with a
- * `ContentUnavailableError`, or when the server cannot be asked.
+ * applied again though they did not), verifies, parses, validates (schemas of the server, rules of the environment) and stamps them in the
+ * pool. Writes nothing. Rejects with a `ContentUnavailableError`, a `RulesError`, or when the server cannot be asked.
  */
 export async function prepareStack(
   engine: Engine,
@@ -77,6 +79,12 @@ export async function prepareStack(
   if (needed.length === 0) return { kind: 'ready', plan: planOf(wanted, [], inventory.entries, suspects) };
   const result = await prepareEntries(engine, target, needed, kinds, inventory, signal);
   return finish(result, kinds, wanted, inventory, suspects, false);
+}
+
+/** When to try again after `prepareStack` rejected. */
+export function failureClass(error: unknown): ErrorClass {
+  if (error instanceof RulesError) return 'dependency';
+  return classify(error) === 'credential' ? 'credential' : 'transient';
 }
 
 async function prepareEntries(
@@ -129,8 +137,11 @@ async function prepareOpaque(
   return finish(result, kinds, new Set(), inventory, suspects, true);
 }
 
-function common(engine: Engine, target: StackTarget, { identity }: Inventory) {
+function common(engine: Engine, target: StackTarget, { identity, head }: Inventory) {
+  // What was applied as a whole was judged then; correcting its drift is not new content.
+  const rules = head.appliedGeneration === target.generation ? undefined : engine.rules();
   return {
+    ...(rules && { local: { rules, stackName: target.stackName } }),
     salt: target.salt,
     defaultNamespace: engine.defaultNamespace,
     stamp: { labels: identity.labels, annotations: identity.annotations },

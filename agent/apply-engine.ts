@@ -1,5 +1,6 @@
 import type { Clock } from '#lib/clock.ts';
 import type { Logger } from '#lib/log.ts';
+import type { Rules } from '#lib/rules.ts';
 import type { YamlPool } from '#lib/yaml-pool.ts';
 import type { ApplyOptions } from '#proto/brokkr/v1/content_pb.js';
 import type { Kube } from './kube/kube.ts';
@@ -27,6 +28,8 @@ export interface Engine {
   readonly kindRecheckMs: number;
   /** How long the end of an object that is to be created anew is waited for, in milliseconds. */
   readonly recreateWaitMs: number;
+  /** The rules of the environment that new content must keep; undefined when there are none. Throws a `RulesError` when they are invalid. */
+  rules(): Rules | undefined;
   /** A stack that was restored from its inventory has work to do (drift, a held deletion) but no target since the restart. */
   needTarget(stackId: string): void;
   /** Whether nothing may be deleted now. */

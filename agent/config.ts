@@ -86,6 +86,11 @@ export const AGENT_SETTINGS = defineConfig(
       meaning: 'name of that Lease; otherwise brokkr-agent- and eight digits made of the key',
     },
     'agent.watch_namespace': { type: 'string', meaning: 'the one namespace the agent acts in; otherwise the whole cluster' },
+    'agent.rules_file': {
+      type: 'string',
+      meaning:
+        'YAML file of what this environment allows (docs/apply.md); read again when it changes; while it is invalid nothing new is applied',
+    },
     'agent.deployment_health_interval': {
       type: 'duration',
       default: '60s',

@@ -2,12 +2,12 @@ import { errorText } from '#lib/errors.ts';
 import { keyString } from '#lib/object.ts';
 import { type ObjectStatus, Phase } from '#proto/brokkr/v1/content_pb.js';
 import { applyAll, type Outcomes, preflight } from './apply.ts';
-import { type Prepared, prepareStack, type WantedKind } from './apply-content.ts';
+import { failureClass, type Prepared, prepareStack, type WantedKind } from './apply-content.ts';
 import type { Engine } from './apply-engine.ts';
 import type { ApplyRun, Failure } from './apply-run.ts';
 import type { Inventory } from './inventory.ts';
 import type { InventoryEntry } from './inventory-codec.ts';
-import { classify, type ErrorClass } from './kube/errors.ts';
+import type { ErrorClass } from './kube/errors.ts';
 import type { ObjectMeta } from './kube/objects.ts';
 import type { Plan, PlannedObject } from './plan.ts';
 import { pruneAll, type Removal } from './prune-run.ts';
@@ -72,7 +72,7 @@ export async function syncStack(input: SyncInput, signal: AbortSignal): Promise<
     prepared = await prepareStack(engine, target, inventory, new Set(suspects.keys()), signal);
   } catch (error) {
     signal.throwIfAborted();
-    return fail(input, attempt, classify(error) === 'credential' ? 'credential' : 'transient', errorText(error), signal);
+    return fail(input, attempt, failureClass(error), errorText(error), signal);
   }
   if (prepared.kind === 'refused') return refuse(input, attempt, prepared, signal);
   const { plan } = prepared;

@@ -8,7 +8,7 @@ import { ApplyOptionsSchema, DeletionPolicy, Phase } from '#proto/brokkr/v1/cont
 import type { AttemptEvent, StackHealth, StackStatus } from '#proto/brokkr/v1/sync_pb.js';
 import type { Kube } from './kube/kube.ts';
 import { openTestKube } from './kube/testing.ts';
-import { openReconciler, type Reconciler, type ReconcilerOptions } from './reconcile.ts';
+import { openReconciler, type Reconciler, type ReconcilerDeps, type ReconcilerOptions } from './reconcile.ts';
 import { ContentUnavailableError, type HeldStack, type StackTarget, type StackTombstone } from './target.ts';
 
 /** For tests: where publications come from and reports go to, over several lives of an agent. */
@@ -31,10 +31,7 @@ export interface TestBroker extends AsyncDisposable {
   applied(target: StackTarget): Promise<void>;
   eventsOf(target: { readonly stackId: string }): AttemptEvent[];
   /** Starts an agent's engine on an API server. */
-  start(
-    server: TestServer,
-    options: Omit<ReconcilerOptions, 'agentId' | 'defaultNamespace'> & { readonly held?: boolean },
-  ): Promise<TestAgent>;
+  start(server: TestServer, options: Omit<ReconcilerOptions, 'agentId' | 'defaultNamespace'> & StartOptions): Promise<TestAgent>;
   forgetContent(): void;
   /** Stacks the engine asked the target of. */
   readonly needed: string[];
@@ -45,6 +42,12 @@ export interface PublishSettings {
   readonly after?: StackTarget;
   readonly validation?: 'full' | 'none';
   readonly options?: MessageInitShape<typeof ApplyOptionsSchema>;
+}
+
+/** For tests: how an engine starts. */
+export interface StartOptions extends Pick<ReconcilerDeps, 'rules'> {
+  /** Whether deletions are held. */
+  readonly held?: boolean;
 }
 
 /** For tests: the API server, or the proxy before it. */
@@ -87,13 +90,13 @@ export function openTestBroker(namespace: string, clock: Clock = systemClock): T
       approved: true,
       ...settings,
     }),
-    async start(server, { held: deletionsHeld = false, ...options }) {
+    async start(server, { held: deletionsHeld = false, rules, ...options }) {
       const kube = openTestKube(server, {}, clock);
       const log = createLog('test', { level: 'fatal' });
       const deps = { kube, yaml, content, report: recorder.report, clock, log, random: () => 0.5, newId: randomUUID };
       const needTarget = (stackId: string) => void needed.push(stackId);
       const reconciler = openReconciler(
-        { ...deps, needTarget },
+        { ...deps, needTarget, ...(rules && { rules }) },
         { kindRecheckMs: 300, ...options, agentId, defaultNamespace: namespace },
       );
       const controller = new AbortController();

@@ -31,6 +31,8 @@ export interface ReconcilerDeps {
    * offered since the start: its target is wanted. At most once a stack.
    */
   readonly needTarget?: (stackId: string) => void;
+  /** See `EnvironmentRules.current`; without it there are no rules. */
+  readonly rules?: Engine['rules'];
   /** Random ids, of attempts and of this process. */
   readonly newId: () => string;
 }
@@ -85,6 +87,7 @@ export class Reconciler implements Task {
       ...deps,
       ...{ agentId, namespace, defaultNamespace, kindRecheckMs, recreateWaitMs },
       needTarget: (stackId) => deps.needTarget?.(stackId),
+      rules: () => deps.rules?.(),
       deletionsHeld: () => this.#deletionsHeld,
       share: () => this.#share(),
       kindsChanged: () => {
@@ -134,6 +137,11 @@ export class Reconciler implements Task {
     if (held === this.#deletionsHeld) return;
     this.#deletionsHeld = held;
     if (!held) for (const worker of this.#workers.values()) worker.releaseDeletions();
+  }
+
+  /** The rules of the environment are others: what waits is tried again at once. */
+  rulesChanged(): void {
+    for (const worker of this.#workers.values()) worker.rulesChanged();
   }
 
   /** Time between two health reports of everything, in milliseconds; 60 s unless set. */

@@ -124,6 +124,13 @@ export class StackWorker implements HealthSubject {
     this.#wakeup.wake();
   }
 
+  /** What the rules of the environment refused may be allowed now. */
+  rulesChanged(): void {
+    if (!this.#dirty || !this.#next) return;
+    this.#next = { at: 0 };
+    this.#wakeup.wake();
+  }
+
   /** Something was seen that may need a correction. */
   wake(): void {
     if (this.#goal.kind === 'none') this.#ask();

@@ -5,6 +5,7 @@ import type { ClusterFacts } from './facts.ts';
 import type { HealthView } from './http.ts';
 import type { Outbox } from './outbox.ts';
 import type { Reports } from './reports.ts';
+import type { EnvironmentRules } from './rules.ts';
 import type { LinkState, Supervisor } from './supervisor.ts';
 
 /** Without a session for longer than this the agent is not ready: a restart or a drain of the broker is over by then. */
@@ -16,6 +17,7 @@ export interface RunningParts {
   readonly facts: ClusterFacts;
   readonly reports: Reports;
   readonly outbox: Outbox;
+  readonly rules: EnvironmentRules;
   readonly agentId: string;
   readonly namespace: string;
 }
@@ -64,8 +66,8 @@ export class AgentView implements HealthView {
       const detail = this.#dialing?.state.detail;
       return [detail ? `${this.#starting}: ${detail}` : this.#starting];
     }
-    const { supervisor, facts } = this.#parts;
-    const problems: string[] = [];
+    const { supervisor, facts, rules } = this.#parts;
+    const problems: string[] = rules.problem === undefined ? [] : [rules.problem];
     if (facts.seen && !facts.seen.reachable) problems.push('the API server of the cluster does not answer');
     const { state } = supervisor;
     const now = this.#clock.now();

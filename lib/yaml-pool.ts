@@ -3,6 +3,7 @@ import { dirname } from 'node:path';
 import { Piscina } from 'piscina';
 import { type Clock, systemClock, TimeoutError } from './clock.ts';
 import { BrokkrError } from './errors.ts';
+import type { RulesFile } from './rules-file.ts';
 import type { PublishInput, PublishResult } from './yaml-content.ts';
 import type { Change, DiffInput } from './yaml-diff.ts';
 import type { PrepareInput, PrepareResult } from './yaml-prepare.ts';
@@ -82,6 +83,11 @@ export class YamlPool {
     this.#counts.prepare++;
     if (input.schemas) this.#counts.check++;
     return this.#run('prepare', input, signal);
+  }
+
+  /** Reads and checks the text of a rules file. */
+  rules(text: string, signal: AbortSignal): Promise<RulesFile> {
+    return this.#run('rules', text, signal);
   }
 
   /** Structural difference of two objects given as JSON, for reports. */

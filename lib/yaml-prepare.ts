@@ -9,10 +9,14 @@ import {
 } from './object.ts';
 import { objectBody } from './object-body.ts';
 import type { Marks } from './object-marks.ts';
+import type { ReportRule, Rules } from './rules.ts';
 import { type SchemaFile, SchemaSet } from './schema-check.ts';
 import { HARD_LIMITS } from './yaml.ts';
 import { type ReadObject, readObjects, refuseDuplicates, type SourceText } from './yaml-content.ts';
 import { type Problem, ProblemList } from './yaml-problems.ts';
+
+/** Judges all objects of a stack by the rules of the environment; see `checkRules`. */
+export type JudgeObjects = (rules: Rules, stackName: string, objects: readonly Resolved[], report: ReportRule<Resolved>) => void;
 
 /** Whether a kind lives in namespaces. */
 export type Scope = 'Namespaced' | 'Cluster';
@@ -32,6 +36,8 @@ export interface PrepareInput {
   readonly stamp: { readonly labels: Readonly<Record<string, string>>; readonly annotations: Readonly<Record<string, string>> };
   /** The server's OpenAPI v3 documents by `group/version` (`v1` for the core group); without them no schema is checked. */
   readonly schemas?: Readonly<Record<string, SchemaFile>>;
+  /** Rules of the environment, and the name of the stack as they see it; without them nothing is forbidden. */
+  readonly local?: { readonly rules: Rules; readonly stackName: string } | undefined;
 }
 
 /** An object ready to be sent. */
@@ -59,9 +65,10 @@ const MISMATCH = 'digest_mismatch';
 
 /**
  * What the agent does with fetched documents: verify digests, parse, check as at publish, validate against the cluster's
- * schemas, resolve namespaces, stamp. Runs in the pool's worker; reads schema files and nothing else.
+ * schemas and the rules of the environment (`judge`, loaded by the caller only when there are rules), resolve namespaces, stamp. Runs in
+ * the pool's worker; reads schema files and nothing else.
  */
-export function prepare(input: PrepareInput): PrepareResult {
+export function prepare(input: PrepareInput, judge?: JudgeObjects): PrepareResult {
   const problems = new ProblemList();
   const found = readAll(input, problems);
   const schemas = input.schemas ? new SchemaSet(input.schemas) : undefined;
@@ -76,6 +83,11 @@ export function prepare(input: PrepareInput): PrepareResult {
     });
     const { key, scope, digest, wave, marks } = object;
     objects.push({ key, scope, digest, wave, marks, json: objectBody(stamped(object.object, input.stamp)) });
+  }
+  if (judge && input.local) {
+    judge(input.local.rules, input.local.stackName, resolved, (object, rule, path, message) => {
+      problems.add({ ...place(object), rule, path, message, severity: 'error' });
+    });
   }
   return { objects, problems: problems.toArray() };
 }

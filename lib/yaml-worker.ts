@@ -1,3 +1,4 @@
+import type { RulesFile } from './rules-file.ts';
 import { type PublishInput, type PublishResult, publish as publishText } from './yaml-content.ts';
 import { type Change, type DiffInput, diff as diffObjects } from './yaml-diff.ts';
 import { type PrepareInput, type PrepareResult, prepare as prepareObjects } from './yaml-prepare.ts';
@@ -7,9 +8,17 @@ export function publish(input: PublishInput): PublishResult {
   return publishText(input);
 }
 
-/** Runs `prepare` in a thread of the pool. */
-export function prepare(input: PrepareInput): PrepareResult {
-  return prepareObjects(input);
+/** Runs `prepare` in a thread of the pool. CEL is loaded by threads that need it. */
+export async function prepare(input: PrepareInput): Promise<PrepareResult> {
+  if (!input.local) return prepareObjects(input);
+  const { checkRules } = await import('./rules.ts');
+  return prepareObjects(input, checkRules);
+}
+
+/** Runs `readRules` in a thread of the pool. */
+export async function rules(text: string): Promise<RulesFile> {
+  const { readRules } = await import('./rules-file.ts');
+  return readRules(text);
 }
 
 /** Runs `diff` in a thread of the pool. */
