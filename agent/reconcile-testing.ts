@@ -2,7 +2,7 @@ import { createHash, randomUUID } from 'node:crypto';
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import { type Clock, systemClock } from '#lib/clock.ts';
 import { manifestDigest } from '#lib/digest.ts';
-import { createLog } from '#lib/log.ts';
+import { createLog, type Logger } from '#lib/log.ts';
 import { createYamlPool, type YamlPool } from '#lib/yaml-pool.ts';
 import { ApplyOptionsSchema, DeletionPolicy, Phase } from '#proto/brokkr/v1/content_pb.js';
 import type { AttemptEvent, StackHealth, StackStatus } from '#proto/brokkr/v1/sync_pb.js';
@@ -46,6 +46,8 @@ export interface PublishSettings {
 
 /** For tests: how an engine starts. */
 export interface StartOptions extends Pick<ReconcilerDeps, 'rules'> {
+  /** Nothing is logged unless given. */
+  readonly log?: Logger;
   /** Whether deletions are held. */
   readonly held?: boolean;
 }
@@ -90,9 +92,8 @@ export function openTestBroker(namespace: string, clock: Clock = systemClock): T
       approved: true,
       ...settings,
     }),
-    async start(server, { held: deletionsHeld = false, rules, ...options }) {
+    async start(server, { held: deletionsHeld = false, rules, log = createLog('test', { level: 'fatal' }), ...options }) {
       const kube = openTestKube(server, {}, clock);
-      const log = createLog('test', { level: 'fatal' });
       const deps = { kube, yaml, content, report: recorder.report, clock, log, random: () => 0.5, newId: randomUUID };
       const needTarget = (stackId: string) => void needed.push(stackId);
       const reconciler = openReconciler(

@@ -48,7 +48,7 @@ export class SchemaSet {
   /** Takes the schema of a custom resource (`openAPIV3Schema`); it wins over the server's. One that does not compile is ignored. */
   learn(kind: Kind, schema: ValueObject): void {
     try {
-      const root = convertSchema(schema, { definitions: {}, resourceRoot: true });
+      const root = convertSchema(schema, { definitions: {}, resourceRoot: true, structural: true });
       this.#learned.set(kindKey(kind), createAjv().compile(root));
     } catch {
       // The server judges the CRD itself; without a schema its resources are judged by the server alone.

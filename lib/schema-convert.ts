@@ -20,7 +20,7 @@ const LOOSE: Readonly<Record<string, ValueObject>> = {
 export function convertDefinitions(definitions: Definitions): ValueObject {
   const result: ValueObject = {};
   for (const [name, schema] of Object.entries(definitions)) {
-    result[name] = LOOSE[name] ?? convertSchema(schema, { definitions, resourceRoot: false });
+    result[name] = LOOSE[name] ?? convertSchema(schema, { definitions, resourceRoot: false, structural: false });
   }
   return result;
 }
@@ -31,23 +31,26 @@ export interface ConvertContext {
   readonly definitions: Definitions;
   /** Whether the schema is that of a whole resource, which always has apiVersion, kind and metadata. */
   readonly resourceRoot: boolean;
+  /** Whether it is the schema in a CustomResourceDefinition: null must be allowed by it, and an object without properties has none. */
+  readonly structural: boolean;
 }
 
 /**
  * One Kubernetes schema as JSON schema: objects with properties refuse others (unless
- * `x-kubernetes-preserve-unknown-fields`), null is allowed anywhere (the server takes it for absent), int-or-string is
- * both, and lists with map keys refuse duplicates.
+ * `x-kubernetes-preserve-unknown-fields`), null is allowed anywhere in built-in kinds (the server takes it for absent) and in custom
+ * resources where it is nullable or a default fills in, int-or-string is both, and lists with map keys refuse duplicates.
  */
 export function convertSchema(schema: ValueObject, context: ConvertContext): ValueObject {
+  const nulls = !context.structural || schema.nullable === true || schema.default !== undefined ? ['null'] : [];
   if (schema['x-kubernetes-int-or-string'] === true || schema.format === 'int-or-string') {
-    return { type: ['integer', 'string', 'null'] };
+    return { type: ['integer', 'string', ...nulls] };
   }
   const result: ValueObject = {};
   for (const [key, value] of Object.entries(schema)) {
     if (KEPT.has(key)) result[key] = value;
   }
-  if (typeof schema.type === 'string') result.type = [schema.type, 'null'];
-  if (Array.isArray(schema.enum)) result.enum = [...schema.enum, null];
+  if (typeof schema.type === 'string') result.type = [schema.type, ...nulls];
+  if (Array.isArray(schema.enum)) result.enum = nulls.length === 0 ? schema.enum : [...schema.enum, null];
   convertBounds(schema, result);
   const inner = { ...context, resourceRoot: false };
   convertObject(schema, result, context);
@@ -92,13 +95,23 @@ function convertBounds(schema: ValueObject, result: ValueObject): void {
   }
 }
 
+/** Metadata of a resource, as far as mistakes in it are known: the server takes its labels and annotations apart. */
+const TEXTS: ValueObject = { type: ['object', 'null'], additionalProperties: { type: ['string', 'null'] } };
+const RESOURCE: ValueObject = {
+  apiVersion: { type: 'string' },
+  kind: { type: 'string' },
+  metadata: { type: 'object', properties: { name: { type: 'string' }, labels: TEXTS, annotations: TEXTS } },
+};
+
 function convertObject(schema: ValueObject, result: ValueObject, context: ConvertContext): void {
   const inner = { ...context, resourceRoot: false };
-  const { properties, additionalProperties } = schema;
+  const { additionalProperties } = schema;
+  const closed = context.structural && schema.type === 'object' && additionalProperties === undefined;
+  const properties = isMapping(schema.properties) ? schema.properties : closed ? {} : undefined;
   const open = schema['x-kubernetes-preserve-unknown-fields'] === true;
   const embedded = context.resourceRoot || schema['x-kubernetes-embedded-resource'] === true;
-  if (isMapping(properties)) {
-    const converted: ValueObject = embedded ? { apiVersion: {}, kind: {}, metadata: {} } : {};
+  if (properties) {
+    const converted: ValueObject = embedded ? { ...RESOURCE } : {};
     for (const [name, property] of Object.entries(properties)) {
       if (embedded && name in converted) continue;
       converted[name] = isMapping(property) ? convertSchema(property, inner) : {};
@@ -106,7 +119,7 @@ function convertObject(schema: ValueObject, result: ValueObject, context: Conver
     result.properties = converted;
   }
   if (isMapping(additionalProperties)) result.additionalProperties = convertSchema(additionalProperties, inner);
-  else if (isMapping(properties) && additionalProperties !== true && !open) result.additionalProperties = false;
+  else if (properties && additionalProperties !== true && !open) result.additionalProperties = false;
 }
 
 /** A part of allOf, anyOf, oneOf or not: it restricts values and does not list fields, so others are not refused by it. */

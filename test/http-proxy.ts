@@ -17,6 +17,8 @@ export interface ProxiedRequest {
   /** With the query. */
   readonly path: string;
   readonly headers: IncomingHttpHeaders;
+  /** What was sent, once it was received as a whole; only where bodies are kept. */
+  body?: string;
   status?: number;
 }
 
@@ -64,6 +66,8 @@ export interface KubeProxyOptions {
   readonly ca: string;
   /** Decides request by request; undefined passes it on. */
   readonly onRequest?: (request: ProxiedRequest) => Fault | undefined;
+  /** Keeps the bodies of all requests. */
+  readonly keepBodies?: boolean;
 }
 
 /**
@@ -84,9 +88,10 @@ interface ProxyOptions {
   readonly ca?: string;
   readonly buffer: boolean;
   readonly onRequest?: KubeProxyOptions['onRequest'];
+  readonly keepBodies?: boolean;
 }
 
-async function startProxy({ target, ca, buffer, onRequest }: ProxyOptions): Promise<HttpProxy> {
+async function startProxy({ target, ca, buffer, onRequest, keepBodies = false }: ProxyOptions): Promise<HttpProxy> {
   const requests: ProxiedRequest[] = [];
   const sockets = new Set<Socket>();
   const agent = target.startsWith('https:') ? new HttpsAgent({ ca, keepAlive: true }) : undefined;
@@ -100,6 +105,7 @@ async function startProxy({ target, ca, buffer, onRequest }: ProxyOptions): Prom
   const server = createServer({ keepAliveTimeout: 60_000, requestTimeout: 0 }, (incoming, outgoing) => {
     const request: ProxiedRequest = { method: incoming.method ?? '', path: incoming.url ?? '', headers: incoming.headers };
     requests.push(request);
+    if (keepBodies) keepBody(incoming, request);
     outgoing.once('finish', () => {
       request.status = outgoing.statusCode;
       answered(request);
@@ -149,6 +155,15 @@ async function startProxy({ target, ca, buffer, onRequest }: ProxyOptions): Prom
       await once(server, 'close');
     },
   };
+}
+
+/** Listens beside whoever passes the request on. */
+function keepBody(incoming: IncomingMessage, request: ProxiedRequest): void {
+  const chunks: Buffer[] = [];
+  incoming.on('data', (chunk: Buffer) => chunks.push(chunk));
+  incoming.once('end', () => {
+    request.body = Buffer.concat(chunks).toString('utf8');
+  });
 }
 
 interface Route {
