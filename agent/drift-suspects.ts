@@ -35,7 +35,8 @@ export class Suspects {
 
   /** An object of the stack was not among those listed, or left the watch. True when the inventory says that it should be there. */
   miss(key: string): boolean {
-    if (this.#inventory.entries.get(key)?.state !== 'applied') return false;
+    const entry = this.#inventory.entries.get(key);
+    if (entry?.state !== 'applied' || entry.finished) return false;
     this.#seen.set(key, undefined);
     return true;
   }

@@ -2,7 +2,9 @@ import type { Logger } from '#lib/log.ts';
 import { keyString } from '#lib/object.ts';
 import type { Task } from '#lib/run.ts';
 import { aborted, Wakeup } from '#lib/signal.ts';
+import type { HealthRule } from '#proto/brokkr/v1/content_pb.js';
 import { STACK_LABEL } from './apply-identity.ts';
+import { ruleFor, ruleText } from './health-rule.ts';
 import type { InventoryEntry } from './inventory-codec.ts';
 import { classify } from './kube/errors.ts';
 import type { Kube } from './kube/kube.ts';
@@ -25,6 +27,8 @@ export type WatchedKind = Pick<InventoryEntry, 'group' | 'version' | 'kind' | 'p
 
 interface Use {
   readonly kind: WatchedKind;
+  /** Text of the stack's health rule for it, '' without one. */
+  readonly rule: string;
   readonly namespaces: Set<string>;
 }
 
@@ -53,12 +57,17 @@ export class ObjectWatch implements Task {
     this.#observer = observer;
   }
 
-  /** Says which objects a stack has; none at all when it is gone. */
-  use(stackId: string, entries: Iterable<InventoryEntry>): void {
+  /** Says which objects a stack has, none at all when it is gone, and its health rules: kinds with a rule are seen whole. */
+  use(stackId: string, entries: Iterable<InventoryEntry>, rules: readonly HealthRule[] = []): void {
     const kinds = new Map<string, Use>();
     for (const { group, version, kind, plural, namespaced, namespace } of entries) {
       const key = `${group}/${kind}`;
-      const use = kinds.get(key) ?? { kind: { group, version, kind, plural, namespaced }, namespaces: new Set() };
+      const rule = ruleFor(rules, group, kind);
+      const use = kinds.get(key) ?? {
+        kind: { group, version, kind, plural, namespaced },
+        rule: rule ? ruleText(rule) : '',
+        namespaces: new Set(),
+      };
       use.namespaces.add(namespace);
       kinds.set(key, use);
     }
@@ -84,12 +93,18 @@ export class ObjectWatch implements Task {
 
   /** Starts and ends watches as the kinds in use say. */
   #adjust(signal: AbortSignal): void {
-    const wanted = new Map<string, { readonly kind: WatchedKind; readonly namespace: string | undefined }>();
+    const wanted = new Map<
+      string,
+      { readonly kind: WatchedKind; readonly namespace: string | undefined; readonly ruled: boolean }
+    >();
     for (const kinds of this.#uses.values()) {
       for (const [key, { kind, namespaces }] of kinds) {
+        // With other rules the watch begins anew, which shows every object to them.
+        const rules = this.#rulesFor(key);
+        const ruled = rules !== '';
         if (kind.namespaced && this.#confined.has(key)) {
-          for (const namespace of namespaces) wanted.set(`${key}/${namespace}`, { kind, namespace });
-        } else wanted.set(`${key}/`, { kind, namespace: undefined });
+          for (const namespace of namespaces) wanted.set(`${key}/${namespace}${rules}`, { kind, namespace, ruled });
+        } else wanted.set(`${key}/${rules}`, { kind, namespace: undefined, ruled });
       }
     }
     for (const [key, { stop }] of this.#running) {
@@ -97,25 +112,32 @@ export class ObjectWatch implements Task {
       stop.abort(new Error('no longer watched'));
       this.#running.delete(key);
     }
-    for (const [key, { kind, namespace }] of wanted) {
+    for (const [key, { kind, namespace, ruled }] of wanted) {
       if (this.#running.has(key)) continue;
       if (this.#running.size >= MAX_KINDS) {
         this.#log.warn({ limit: MAX_KINDS, kind: kind.kind }, 'too many kinds to watch');
         break;
       }
       const stop = new AbortController();
-      const done = this.#watch(kind, namespace, AbortSignal.any([signal, stop.signal]));
+      const whole = ruled || hasReadiness(kind.group, kind.kind);
+      const done = this.#watch(kind, namespace, whole, AbortSignal.any([signal, stop.signal]));
       this.#running.set(key, { stop, done });
     }
   }
 
-  async #watch(kind: WatchedKind, namespace: string | undefined, signal: AbortSignal): Promise<void> {
+  /** The health rules of all stacks for a kind, as a part of the key of its watches. */
+  #rulesFor(key: string): string {
+    const texts = [...this.#uses.values()].map((kinds) => kinds.get(key)?.rule ?? '');
+    return [...new Set(texts)].sort().join('');
+  }
+
+  async #watch(kind: WatchedKind, namespace: string | undefined, whole: boolean, signal: AbortSignal): Promise<void> {
     const present = new Set<string>();
     const reflector = this.#kube.reflector({
       resource: { ...kind, verbs: [] },
       namespace,
       labelSelector: STACK_LABEL,
-      content: hasReadiness(kind.group, kind.kind) ? 'full' : 'metadata',
+      content: whole ? 'full' : 'metadata',
       onEvent: (event) => this.#tell(kind, namespace, present, event),
     });
     try {

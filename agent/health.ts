@@ -4,9 +4,10 @@ import { type Clock, TimeoutError } from '#lib/clock.ts';
 import { keyString } from '#lib/object.ts';
 import type { Task } from '#lib/run.ts';
 import { Wakeup } from '#lib/signal.ts';
-import { Health, type ObjectStatus } from '#proto/brokkr/v1/content_pb.js';
+import { Health, type HealthRule, type ObjectStatus } from '#proto/brokkr/v1/content_pb.js';
 import { type StackHealth, StackHealthSchema } from '#proto/brokkr/v1/sync_pb.js';
 import { objectStatus } from './apply-report.ts';
+import { ruleFor } from './health-rule.ts';
 import type { InventoryEntry } from './inventory-codec.ts';
 import { hasReadiness, type Readiness, type ReadyState } from './readiness.ts';
 import type { ReportSink } from './target.ts';
@@ -28,37 +29,59 @@ export interface HealthCount {
   readonly objects: readonly ObjectStatus[];
 }
 
-/** Counts the health of the objects of a stack. An object whose state was not seen yet is on its way. */
-export function countHealth(entries: Iterable<InventoryEntry>, seen: ReadonlyMap<string, Readiness>): HealthCount {
+/**
+ * Counts the health of the objects of a stack: `seen` is what is known of them, by key, `rules` are those of the stack. An object whose state
+ * was not seen yet is on its way.
+ */
+export function countHealth(
+  entries: Iterable<InventoryEntry>,
+  seen: ReadonlyMap<string, Readiness>,
+  rules: readonly HealthRule[] = [],
+): HealthCount {
   const states = new Set<ReadyState>();
   const objects: ObjectStatus[] = [];
   const total = { objectsReady: 0, objectsTotal: 0, podsReady: 0, podsTotal: 0 };
   for (const entry of entries) {
     if (entry.state === 'kept') continue;
-    const state = stateOf(entry, seen);
+    const state = stateOf(entry, seen, rules);
     total.objectsTotal++;
     total.podsReady += state.podsReady;
     total.podsTotal += state.podsTotal;
     states.add(state.state);
-    if (state.state === 'ready') total.objectsReady++;
-    else if (objects.length < MAX_OBJECTS) objects.push(objectStatus(entry, 'not_ready', state.reason, state.message));
+    const ready = state.state === 'ready';
+    if (ready) total.objectsReady++;
+    if (objects.length < MAX_OBJECTS && (!ready || state === GONE_JOB)) {
+      const since = state.sinceMs === undefined ? {} : { since: timestampFromMs(state.sinceMs) };
+      objects.push(objectStatus(entry, ready ? 'finished' : 'not_ready', state.reason, state.message, since));
+    }
   }
   return { ...total, objects, health: worst(states) };
 }
 
-function stateOf(entry: InventoryEntry, seen: ReadonlyMap<string, Readiness>): Readiness {
-  const none = { podsReady: 0, podsTotal: 0 };
+const none = { podsReady: 0, podsTotal: 0 };
+
+/** A job that was complete and is gone, by its time to live or by hand: that is its end, not a loss. */
+const GONE_JOB: Readiness = {
+  ...none,
+  state: 'ready',
+  reason: 'Complete',
+  message: 'the job was complete and is gone; it is not run again',
+};
+
+function stateOf(entry: InventoryEntry, seen: ReadonlyMap<string, Readiness>, rules: readonly HealthRule[]): Readiness {
   if (entry.state === 'pending')
     return { ...none, state: 'progressing', reason: 'NotApplied', message: 'the object is not applied' };
-  if (!hasReadiness(entry.group, entry.kind)) return { ...none, state: 'ready', reason: 'Applied', message: '' };
-  return (
-    seen.get(keyString(entry)) ?? { ...none, state: 'progressing', reason: 'NotSeen', message: 'its state was not seen yet' }
-  );
+  if (!hasReadiness(entry.group, entry.kind) && !ruleFor(rules, entry.group, entry.kind))
+    return { ...none, state: 'ready', reason: 'Applied', message: '' };
+  const known = seen.get(keyString(entry));
+  if (known) return known;
+  if (entry.finished) return GONE_JOB;
+  return { ...none, state: 'progressing', reason: 'NotSeen', message: 'its state was not seen yet' };
 }
 
 function worst(states: ReadonlySet<ReadyState>): Health {
   if (states.has('failing')) return Health.FAILING;
-  if (states.has('progressing')) return Health.DEGRADED;
+  if (states.has('progressing') || states.has('degraded') || states.has('suspended')) return Health.DEGRADED;
   return states.has('unknown') ? Health.UNKNOWN : Health.HEALTHY;
 }
 

@@ -38,6 +38,8 @@ export interface InventoryEntry extends ObjectKey {
   /** What the object was marked with when we applied it. */
   readonly marks: Marks;
   readonly print: Fingerprint | undefined;
+  /** A job that was complete: it is not applied again when it is gone. */
+  readonly finished?: true;
 }
 
 /** An attempt whose outcome is not reported yet. */
@@ -164,6 +166,8 @@ interface Line {
   readonly w?: number;
   readonly s?: EntryState;
   readonly m?: Marks;
+  /** Finished. */
+  readonly d?: 1;
   readonly fp?: readonly [string, number, string, string];
 }
 
@@ -181,6 +185,7 @@ function toLine(entry: InventoryEntry): Line {
     ...(entry.wave !== 0 && { w: entry.wave }),
     ...(entry.state !== 'applied' && { s: entry.state }),
     ...(Object.keys(entry.marks).length > 0 && { m: entry.marks }),
+    ...(entry.finished && { d: 1 as const }),
     ...(print && { fp: [print.resourceVersion, print.generation, print.time, print.fields] }),
   };
 }
@@ -200,6 +205,7 @@ function fromLine(line: Line): InventoryEntry {
     wave: line.w ?? 0,
     state: line.s ?? 'applied',
     marks: line.m ?? {},
+    ...(line.d && { finished: true as const }),
     print: fp && { resourceVersion: fp[0], generation: fp[1], time: fp[2], fields: fp[3] },
   };
 }

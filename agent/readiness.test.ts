@@ -34,7 +34,7 @@ const TABLE: readonly (readonly [string, object, string, string])[] = [
     'Available',
   ],
   ['apps/Deployment', { spec: { replicas: 0 }, status: seen }, 'ready', 'Available'],
-  ['apps/Deployment', { spec: { paused: true }, status: seen }, 'progressing', 'Paused'],
+  ['apps/Deployment', { spec: { paused: true }, status: seen }, 'suspended', 'Paused'],
   [
     'apps/Deployment',
     { status: { ...seen, conditions: [condition('Progressing', 'False', 'ProgressDeadlineExceeded')] } },
@@ -94,7 +94,7 @@ const TABLE: readonly (readonly [string, object, string, string])[] = [
     'failing',
     'BackoffLimitExceeded',
   ],
-  ['batch/Job', { spec: { suspend: true } }, 'progressing', 'Suspended'],
+  ['batch/Job', { spec: { suspend: true } }, 'suspended', 'Suspended'],
   ['/Pod', { status: { phase: 'Running', conditions: [condition('Ready', 'True')] } }, 'ready', 'Ready'],
   ['/Pod', { status: { phase: 'Failed', reason: 'Evicted' } }, 'failing', 'Evicted'],
   [
@@ -143,7 +143,7 @@ const TABLE: readonly (readonly [string, object, string, string])[] = [
   [
     'autoscaling/HorizontalPodAutoscaler',
     { status: { conditions: [condition('ScalingActive', 'False', 'FailedGetMetric')] } },
-    'progressing',
+    'degraded',
     'FailedGetMetric',
   ],
   ['autoscaling/HorizontalPodAutoscaler', { status: { conditions: [condition('ScalingActive', 'True')] } }, 'ready', 'Current'],

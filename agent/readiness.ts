@@ -3,8 +3,11 @@
  * Pure; reads only metadata, spec and status.
  */
 
-/** `failing` will not become ready without help; `unknown` cannot be told. */
-export type ReadyState = 'ready' | 'progressing' | 'failing' | 'unknown';
+/**
+ * `progressing` is on its way; `degraded` works less than it should and `suspended` was told to wait, so that neither is late; `failing`
+ * will not become ready without help; `unknown` cannot be told.
+ */
+export type ReadyState = 'ready' | 'progressing' | 'degraded' | 'suspended' | 'failing' | 'unknown';
 
 /** State of one object. `reason` is a CamelCase word, `message` at most 256 characters. */
 export interface Readiness {
@@ -14,6 +17,8 @@ export interface Readiness {
   /** Pods the object runs, as its status counts them. */
   readonly podsReady: number;
   readonly podsTotal: number;
+  /** Since when it is not ready, in milliseconds by the agent's clock. */
+  readonly sinceMs?: number;
 }
 
 /** A live object, as far as it is looked at. */
@@ -66,15 +71,20 @@ export function hasReadiness(group: string, kind: string): boolean {
   return `${group}/${kind}` in RULES || !BUILT_IN.test(group);
 }
 
+/** What goes before every rule, ours and those of a stack: the object is leaving, or its status is of an older generation. */
+export function unsettled(object: LiveObject): Readiness | undefined {
+  if (object.metadata.deletionTimestamp !== undefined) return progressing('Terminating', 'the object is being deleted');
+  const observed = fields(object.status).observedGeneration;
+  const { generation } = object.metadata;
+  if (typeof observed !== 'number' || generation === undefined || observed >= generation) return undefined;
+  return progressing('NotObserved', 'the controller has not seen the latest change');
+}
+
 /** Whether a live object is ready. */
 export function readiness(group: string, kind: string, object: LiveObject): Readiness {
-  if (object.metadata.deletionTimestamp !== undefined) return progressing('Terminating', 'the object is being deleted');
+  const early = unsettled(object);
+  if (early) return early;
   const status = fields(object.status);
-  const observed = status.observedGeneration;
-  const { generation } = object.metadata;
-  if (typeof observed === 'number' && generation !== undefined && observed < generation) {
-    return progressing('NotObserved', 'the controller has not seen the latest change');
-  }
   const conditions = Array.isArray(status.conditions) ? (status.conditions as Condition[]) : [];
   return (RULES[`${group}/${kind}`] ?? generic)({ spec: fields(object.spec), status, conditions });
 }
@@ -86,7 +96,7 @@ function deployment({ spec, status, conditions }: Parts): Readiness {
   if (stalled) return { ...failing('ProgressDeadlineExceeded', stalled.message), ...pods };
   const failure = conditions.find(({ type, status: value }) => type === 'ReplicaFailure' && value === 'True');
   if (failure) return { ...failing(failure.reason ?? 'ReplicaFailure', failure.message), ...pods };
-  if (spec.paused === true) return { ...progressing('Paused', 'the rollout is paused'), ...pods };
+  if (spec.paused === true) return { ...suspended('Paused', 'the rollout is paused'), ...pods };
   const updated = number(status.updatedReplicas);
   if (updated < wanted) return { ...progressing('LessUpdated', `${updated} of ${wanted} replicas are updated`), ...pods };
   if (number(status.replicas) > updated) {
@@ -146,9 +156,9 @@ function job({ spec, status, conditions }: Parts): Readiness {
     if (condition.status !== 'True') continue;
     if (condition.type === 'Failed') return failing(condition.reason ?? 'Failed', condition.message);
     if (condition.type === 'Complete') return ready('Complete');
-    if (condition.type === 'Suspended') return progressing('Suspended', 'the job is suspended');
+    if (condition.type === 'Suspended') return suspended('Suspended', 'the job is suspended');
   }
-  if (spec.suspend === true) return progressing('Suspended', 'the job is suspended');
+  if (spec.suspend === true) return suspended('Suspended', 'the job is suspended');
   if (status.startTime === undefined) return { ...progressing('NotStarted', 'the job has not started'), ...pods };
   return { ...progressing('Running', `${number(status.succeeded)} of ${number(spec.completions, 1)} completions`), ...pods };
 }
@@ -194,7 +204,7 @@ function autoscaler({ conditions }: Parts): Readiness {
   for (const name of ['AbleToScale', 'ScalingActive']) {
     const condition = conditions.find(({ type }) => type === name);
     if (condition?.status === 'False' && condition.reason !== 'ScalingDisabled') {
-      return progressing(condition.reason ?? name, condition.message);
+      return { ...progressing(condition.reason ?? name, condition.message), state: 'degraded' };
     }
   }
   return ready('Current');
@@ -237,6 +247,10 @@ function progressing(reason: string, message = ''): Readiness {
 
 function failing(reason: string, message = ''): Readiness {
   return { ...progressing(reason, message), state: 'failing' };
+}
+
+function suspended(reason: string, message: string): Readiness {
+  return { ...progressing(reason, message), state: 'suspended' };
 }
 
 function fields(value: unknown): Fields {

@@ -5,6 +5,7 @@ import { applyAll, type Outcomes, preflight } from './apply.ts';
 import { failureClass, type Prepared, prepareStack, type WantedKind } from './apply-content.ts';
 import type { Engine } from './apply-engine.ts';
 import type { ApplyRun, Failure } from './apply-run.ts';
+import { keepFinished } from './finished-jobs.ts';
 import type { Inventory } from './inventory.ts';
 import type { InventoryEntry } from './inventory-codec.ts';
 import type { ErrorClass } from './kube/errors.ts';
@@ -208,15 +209,16 @@ async function prune(
 }
 
 function applyRun({ engine, inventory, target, suspects, stop }: SyncInput): ApplyRun {
+  const before = new Map(inventory.entries);
   return {
     engine,
     identity: inventory.identity,
     options: target.options,
-    before: new Map(inventory.entries),
+    before,
     seen: suspects,
     freshGroups: new Set(),
     unanswered: { count: 0 },
-    onApplied: (entry) => inventory.entries.set(keyString(entry), entry),
+    onApplied: (entry) => inventory.entries.set(keyString(entry), keepFinished(entry, before.get(keyString(entry)))),
     stop,
   };
 }

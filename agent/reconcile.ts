@@ -8,10 +8,10 @@ import type { Engine } from './apply-engine.ts';
 import { STACK_LABEL } from './apply-identity.ts';
 import { ObjectWatch, type WatchedKind } from './drift-watch.ts';
 import { HealthReporter } from './health.ts';
+import { HealthWatch } from './health-watch.ts';
 import { Inventory, type InventoryPlace, loadInventories } from './inventory.ts';
 import type { Kube } from './kube/kube.ts';
 import type { KubeObject } from './kube/objects.ts';
-import { hasReadiness, readiness } from './readiness.ts';
 import { StackWorker } from './stack-worker.ts';
 import type { WorkerEvents } from './stack-worker-events.ts';
 import type { ContentSource, HeldStack, ReportSink, StackTarget, StackTombstone } from './target.ts';
@@ -72,6 +72,7 @@ export class Reconciler implements Task {
   readonly #byShort = new Map<string, StackWorker>();
   readonly #watch: ObjectWatch;
   readonly #health: HealthReporter;
+  readonly #states: HealthWatch;
   readonly #slots: Slots;
   readonly #started = new Set<StackWorker>();
   readonly #arrivals = new Wakeup();
@@ -101,6 +102,10 @@ export class Reconciler implements Task {
       listed: (kind, name, keys) => this.#listed(kind, name, keys),
     });
     this.#health = new HealthReporter(deps);
+    this.#states = new HealthWatch(deps, ({ stackId }) => {
+      const worker = this.#workers.get(stackId);
+      if (worker) this.#health.touch(worker);
+    });
   }
 
   /** Reads the inventories from the cluster; what they say is what the agent holds. Call once, first. Rejects when the server cannot be asked. */
@@ -156,7 +161,7 @@ export class Reconciler implements Task {
 
   async run(signal: AbortSignal): Promise<void> {
     const workers: Task = { name: 'stack workers', run: (inner) => this.#runWorkers(inner) };
-    await runTasks([this.#watch, this.#health, workers], signal);
+    await runTasks([this.#watch, this.#states, this.#health, workers], signal);
   }
 
   /** Starts a loop for each stack as it arrives, and waits for all of them at the end. */
@@ -190,7 +195,7 @@ export class Reconciler implements Task {
   #add(inventory: Inventory): StackWorker {
     const events: WorkerEvents = {
       changed: () => {
-        this.#watch.use(worker.stackId, worker.inventory.entries.values());
+        this.#watch.use(worker.stackId, worker.inventory.entries.values(), worker.options?.healthRules);
         this.#health.touch(worker);
       },
       gone: () => {
@@ -198,6 +203,7 @@ export class Reconciler implements Task {
         this.#byShort.delete(worker.inventory.identity.short);
         this.#started.delete(worker);
         this.#watch.use(worker.stackId, []);
+        this.#states.forget(worker);
         this.#health.forget(worker);
       },
       run: (work, signal) => this.#slots.run(work, signal),
@@ -225,23 +231,16 @@ export class Reconciler implements Task {
     return false;
   }
 
-  #seen({ group, kind }: WatchedKind, key: string, object: KubeObject): void {
+  #seen(kind: WatchedKind, key: string, object: KubeObject): void {
     const worker = this.#byShort.get(object.metadata.labels?.[STACK_LABEL] ?? '');
     if (!worker?.inventory.entries.has(key)) return;
-    if (hasReadiness(group, kind)) {
-      const before = worker.seen.get(key);
-      const now = readiness(group, kind, object);
-      if (JSON.stringify(before) !== JSON.stringify(now)) {
-        worker.seen.set(key, now);
-        this.#health.touch(worker);
-      }
-    }
+    this.#states.see(worker, kind, key, object);
     if (worker.suspects.see(key, object.metadata)) worker.wake();
   }
 
   #left(key: string): void {
     for (const worker of this.#workers.values()) {
-      if (worker.seen.delete(key)) this.#health.touch(worker);
+      this.#states.left(worker, key);
       if (worker.suspects.miss(key)) worker.wake();
     }
   }

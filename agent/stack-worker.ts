@@ -2,11 +2,13 @@ import { jitter } from '#lib/backoff.ts';
 import { TimeoutError } from '#lib/clock.ts';
 import { errorText } from '#lib/errors.ts';
 import { Wakeup } from '#lib/signal.ts';
-import { type ObjectStatus, Phase } from '#proto/brokkr/v1/content_pb.js';
+import { type ApplyOptions, type ObjectStatus, Phase } from '#proto/brokkr/v1/content_pb.js';
 import type { StackStatus } from '#proto/brokkr/v1/sync_pb.js';
 import type { Engine } from './apply-engine.ts';
 import { Suspects } from './drift-suspects.ts';
+import { FinishedJobs } from './finished-jobs.ts';
 import { countHealth, type HealthCount, type HealthSubject } from './health.ts';
+import type { WatchedStack } from './health-watch.ts';
 import { type Inventory, InventoryTakenError } from './inventory.ts';
 import { classify, type ErrorClass } from './kube/errors.ts';
 import type { ObjectMeta } from './kube/objects.ts';
@@ -26,7 +28,7 @@ const KEPT_RECHECK_MS = 30_000;
  * Everything about one stack, in one loop: the newest target wins, an older one in work stops at the next object. Nothing a stack does
  * or waits for delays another one.
  */
-export class StackWorker implements HealthSubject {
+export class StackWorker implements HealthSubject, WatchedStack {
   readonly inventory: Inventory;
   readonly suspects: Suspects;
   /** By key of the inventory. */
@@ -44,6 +46,7 @@ export class StackWorker implements HealthSubject {
   #left = false;
   #asked = false;
   readonly #view: StackView;
+  readonly #jobs: FinishedJobs;
 
   constructor(engine: Engine, inventory: Inventory, events: WorkerEvents) {
     this.#engine = engine;
@@ -51,6 +54,7 @@ export class StackWorker implements HealthSubject {
     this.#events = events;
     this.suspects = new Suspects(engine, inventory);
     this.#view = new StackView(engine, inventory);
+    this.#jobs = new FinishedJobs(inventory);
   }
 
   get stackId(): string {
@@ -59,6 +63,11 @@ export class StackWorker implements HealthSubject {
 
   get deploymentObjectId(): string {
     return this.inventory.head.deploymentObjectId;
+  }
+
+  /** How it is applied; undefined while it has no target. */
+  get options(): ApplyOptions | undefined {
+    return this.#goal.kind === 'target' ? this.#goal.target.options : undefined;
   }
 
   /** Whether drift is corrected now. */
@@ -137,9 +146,13 @@ export class StackWorker implements HealthSubject {
     this.#wakeup.wake();
   }
 
+  finished(key: string, uid: string): void {
+    if (this.#jobs.note(key, uid)) this.#wakeup.wake();
+  }
+
   count(): HealthCount | undefined {
     if (this.inventory.head.appliedGeneration === 0n || this.#goal.kind === 'tombstone') return undefined;
-    return countHealth(this.inventory.entries.values(), this.seen);
+    return countHealth(this.inventory.entries.values(), this.seen, this.options?.healthRules);
   }
 
   healthChanged(count: HealthCount): void {
@@ -157,6 +170,7 @@ export class StackWorker implements HealthSubject {
       let left = false;
       await this.#events.run(async () => {
         left = await this.#step(signal);
+        if (!left) await this.#jobs.store(this.#engine.log, signal);
       }, signal);
       if (left) return;
     }

@@ -3,6 +3,7 @@ import { dirname } from 'node:path';
 import { Piscina } from 'piscina';
 import { type Clock, systemClock, TimeoutError } from './clock.ts';
 import { BrokkrError } from './errors.ts';
+import type { HealthQuestion, HealthVerdict } from './health-rules.ts';
 import type { RulesFile } from './rules-file.ts';
 import type { PublishInput, PublishResult } from './yaml-content.ts';
 import type { Change, DiffInput } from './yaml-diff.ts';
@@ -88,6 +89,11 @@ export class YamlPool {
   /** Reads and checks the text of a rules file. */
   rules(text: string, signal: AbortSignal): Promise<RulesFile> {
     return this.#run('rules', text, signal);
+  }
+
+  /** Judges objects by health rules, in the order given. */
+  health(questions: readonly HealthQuestion[], signal: AbortSignal): Promise<HealthVerdict[]> {
+    return this.#run('health', questions, signal);
   }
 
   /** Structural difference of two objects given as JSON, for reports. */

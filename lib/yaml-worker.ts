@@ -1,3 +1,4 @@
+import type { HealthQuestion, HealthVerdict } from './health-rules.ts';
 import type { RulesFile } from './rules-file.ts';
 import { type PublishInput, type PublishResult, publish as publishText } from './yaml-content.ts';
 import { type Change, type DiffInput, diff as diffObjects } from './yaml-diff.ts';
@@ -19,6 +20,12 @@ export async function prepare(input: PrepareInput): Promise<PrepareResult> {
 export async function rules(text: string): Promise<RulesFile> {
   const { readRules } = await import('./rules-file.ts');
   return readRules(text);
+}
+
+/** Runs `judgeHealth` in a thread of the pool. */
+export async function health(questions: readonly HealthQuestion[]): Promise<HealthVerdict[]> {
+  const { judgeHealth } = await import('./health-rules.ts');
+  return judgeHealth(questions);
 }
 
 /** Runs `diff` in a thread of the pool. */

@@ -3,7 +3,7 @@ import { pino } from 'pino';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Phase } from '../../proto/gen/brokkr/v1/content_pb.js';
 import { type EngineRig, openEngineRig } from '../engine-rig.ts';
-import { openRecorder, type Recorder } from './rig.ts';
+import { openRecorder, type Recorder } from './recorder.ts';
 
 let rig: EngineRig;
 let recorder: Recorder;

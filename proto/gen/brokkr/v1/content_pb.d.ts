@@ -513,7 +513,7 @@ export declare type ObjectStatus = Message<"brokkr.v1.ObjectStatus"> & {
 
   /**
    * What became of it: created, configured, unchanged, adopted, recreated, moved, deleted, terminating, rejected, conflict,
-   * blocked, kept, retrying, drifted, not_ready.
+   * blocked, kept, retrying, drifted, not_ready, finished.
    *
    * @generated from field: string state = 5;
    */
