@@ -92,12 +92,12 @@ export class HealthJudge implements Task {
       this.#waiting.delete(id);
       this.#asked.set(id, question);
     }
+    // Equal rules are sent as one, so that each is compiled, and if need be killed, once.
+    const rules = new Map(batch.map(([, { rule }]) => [ruleText(rule), rule]));
+    const questions = batch.map(([, { rule, object }]) => ({ rule: rules.get(ruleText(rule)) ?? rule, object }));
     let verdicts: HealthVerdict[];
     try {
-      verdicts = await this.#yaml.health(
-        batch.map(([, { rule, object }]) => ({ rule, object })),
-        signal,
-      );
+      verdicts = await this.#yaml.health(questions, signal);
     } catch (error) {
       signal.throwIfAborted();
       this.#log.warn({ error: errorText(error) }, 'health rules could not be evaluated');

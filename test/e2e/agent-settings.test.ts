@@ -1,7 +1,10 @@
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { startHttp1Proxy } from '../http-proxy.ts';
 import { openTestDatabase } from '../postgres.ts';
-import { configMap, healthyAt, type Rig, startRig } from './rig.ts';
+import { temporaryDirectory } from '../processes.ts';
+import { configMap, healthyAt, type Rig, startRig, until } from './rig.ts';
 
 let rig: Rig;
 beforeAll(async () => {
@@ -77,6 +80,34 @@ describe('rights', () => {
     const refused = await rig.status(other.id, ({ phase }) => phase === 'failed' || phase === 'invalid');
     expect(JSON.stringify(refused)).toMatch(/other.*cannot patch resource .*configmaps/);
     expect(await live(elsewhere, 'other')).toBe(404);
+  });
+});
+
+describe('a file of rules', () => {
+  // C-011
+  it('is obeyed, read again when it changes, and while it is invalid told by /readyz and nothing new is applied', async () => {
+    const rulesFile = join(await temporaryDirectory(), 'rules.yaml');
+    await writeFile(rulesFile, 'kinds:\n  forbiden: [Secret]\n');
+    const agent = await rig.register();
+    const started = await rig.start(agent, { env: { BROKKR__AGENT__RULES_FILE: rulesFile } });
+    const address = String((await started.line(({ msg }) => msg === 'health port is open')).address);
+    const port = address.slice(address.lastIndexOf(':') + 1);
+    const readiness = async () => {
+      const answer = await fetch(`http://127.0.0.1:${port}/readyz`);
+      return `${answer.status} ${(await answer.text()).trim()}`;
+    };
+    const problem = `the rules of the environment are invalid: ${rulesFile}: line 2, column 3: /kinds/forbiden is unknown`;
+    await until(readiness, (text) => text === `503 ${problem}`);
+    const stack = await rig.publish('ruled', configMap(agent.namespace, 'ruled'), agent.label);
+    const failed = await rig.status(stack.id, ({ phase }) => phase === 'failed');
+    expect(failed.message).toBe(`${problem}; nothing new is applied`);
+    await writeFile(rulesFile, 'kinds:\n  forbidden: [ConfigMap]\n');
+    await until(readiness, (text) => text === '200 ok');
+    const refused = await rig.status(stack.id, ({ phase }) => phase === 'refused' || phase === 'invalid');
+    expect(refused.objects).toMatchObject([{ kind: 'ConfigMap', name: 'ruled', reason: 'forbidden_kind' }]);
+    expect(await live(agent.namespace, 'ruled')).toBe(404);
+    await writeFile(rulesFile, 'kinds:\n  forbidden: [Secret]\n');
+    await rig.status(stack.id, healthyAt(1));
   });
 });
 
