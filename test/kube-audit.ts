@@ -20,6 +20,8 @@ export interface AuditEvent {
   };
   readonly responseStatus?: { readonly code: number };
   readonly requestReceivedTimestamp: string;
+  /** When this stage was reached: for ResponseComplete the end of the answer. */
+  readonly stageTimestamp: string;
 }
 
 /** All conditions given must hold. */

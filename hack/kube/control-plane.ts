@@ -47,6 +47,8 @@ export interface ControlPlane extends AsyncDisposable {
   readonly request: KubeClient;
   /** Waits for its build where that still runs. */
   kubectlPath(): Promise<string>;
+  /** Process ids of the programs that run now. */
+  pids(): ReadonlyMap<ProgramName, number>;
   /** Settles when Deployments, Jobs and namespaces work; at once without controllers. */
   readonly controllersReady: Promise<void>;
   killApiServer(how?: NodeJS.Signals): Promise<void>;
@@ -102,6 +104,7 @@ export async function startControlPlane(options: ControlPlaneOptions, signal: Ab
       request,
       controllersReady,
       kubectlPath: () => binaries.path('kubectl'),
+      pids: programs.pids,
       killApiServer: (how = 'SIGKILL') => programs.stop('kube-apiserver', how),
       startApiServer,
       async restartApiServer(stop) {
@@ -157,6 +160,7 @@ function createPrograms({ binaries, dir, progress }: Pick<ControlPlaneOptions, '
   };
   return {
     stop,
+    pids: () => new Map([...running].map(([name, { pid }]) => [name, pid])),
     async start(name: ProgramName, args: readonly string[], isReady: () => Promise<boolean>, signal: AbortSignal): Promise<void> {
       if (running.get(name)?.running() === true) throw new Error(`${name} already runs`);
       const command = await abortable(binaries.path(name), signal);

@@ -1,6 +1,6 @@
 import { type Bench, median, type Result } from './bench.ts';
 import { startCluster } from './cluster.ts';
-import { cpuMs, residentBytes, startBroker } from './environment.ts';
+import { cpuMs, publishSmallStacks, residentBytes, startBroker } from './environment.ts';
 
 const STACKS = 20;
 const STARTS = 3;
@@ -14,14 +14,7 @@ export const bench: Bench = {
   about: `idle agent with ${STACKS} stacks: memory, CPU; start to its session with the broker; baseline: an empty Node process`,
   async run(note, signal) {
     await using broker = await startBroker();
-    for (let index = 0; index < STACKS; index++) {
-      const yaml = Array.from(
-        { length: 10 },
-        (_, object) =>
-          `apiVersion: v1\nkind: ConfigMap\nmetadata: {name: s${index}-${object}, namespace: default}\ndata: {value: "1"}\n`,
-      ).join('---\n');
-      await broker.call('PUT', `/api/v1/stacks/by-name/stack-${index}/apply?label=bench`, yaml, 'application/yaml');
-    }
+    await publishSmallStacks(broker, STACKS, 'bench');
     const start = performance.now();
     await using cluster = await startCluster(broker, ['bench']);
     note(`cluster and agent up after ${(performance.now() - start).toFixed(0)} ms`);
@@ -29,7 +22,7 @@ export const bench: Bench = {
     const starts: number[] = [];
     for (let round = 0; round < STARTS; round++) {
       signal.throwIfAborted();
-      starts.push(await cluster.restartAgent());
+      starts.push((await cluster.agent.restart()).connectedMs);
       note(`session after ${starts.at(-1)?.toFixed(0)} ms`);
     }
     await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));

@@ -1,15 +1,18 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { buildControlPlane } from '../../hack/kube/binaries.ts';
 import { type ControlPlane, startControlPlane } from '../../hack/kube/control-plane.ts';
-import { type Measured, type MeasuredBroker, measure } from './environment.ts';
+import { type MeasuredAgent, startMeasuredAgent } from './cluster-agent.ts';
+import { cpuMs, type MeasuredBroker } from './environment.ts';
 
 /** A real control plane, without an agent. */
 export interface MeasuredControlPlane extends AsyncDisposable {
   readonly controlPlane: ControlPlane;
   readonly dir: string;
+  /** CPU time that etcd and the API server have used, in milliseconds. */
+  serverCpuMs(): Promise<number>;
   /** A request as the identity that is subject to RBAC and to Priority & Fairness; over kept-alive connections. */
   request(
     method: string,
@@ -19,12 +22,10 @@ export interface MeasuredControlPlane extends AsyncDisposable {
   ): Promise<{ readonly status: number; readonly body: string }>;
 }
 
-/** Starts etcd and the API server (and the controllers) in a temporary directory. */
-async function startControlPlaneForBench({
-  withControllers = false,
+/** Starts etcd and the API server in a temporary directory. */
+export async function startMeasuredControlPlane({
   audit = 'off',
 }: {
-  readonly withControllers?: boolean;
   readonly audit?: 'off' | 'batch';
 } = {}): Promise<MeasuredControlPlane> {
   const dir = await mkdtemp(join(tmpdir(), 'brokkr-bench-kube-'));
@@ -32,15 +33,19 @@ async function startControlPlaneForBench({
   const progress = (line: string) => void process.stderr.write(`control plane: ${line}\n`);
   const binaries = buildControlPlane({ env: process.env, progress }, stop.signal);
   const controlPlane = await startControlPlane(
-    { binaries, dir: join(dir, 'kube'), progress: () => undefined, withControllers, audit },
+    { binaries, dir: join(dir, 'kube'), progress: () => undefined, withControllers: false, audit },
     stop.signal,
   );
-  if (withControllers) await controlPlane.controllersReady;
   const agent = new HttpsAgent({ keepAlive: true, maxSockets: 16, ca: controlPlane.caData });
   const { token } = controlPlane.identities.ops;
   return {
     controlPlane,
     dir,
+    async serverCpuMs() {
+      const pids = controlPlane.pids();
+      const used = await Promise.all((['etcd', 'kube-apiserver'] as const).map((name) => cpuMs(pids.get(name) ?? 0)));
+      return used.reduce((sum, ms) => sum + ms, 0);
+    },
     request: (method, path, body, headers = {}) =>
       new Promise((resolve, reject) => {
         const request = httpsRequest(
@@ -74,11 +79,7 @@ async function startControlPlaneForBench({
 
 /** A control plane with one real agent connected to the broker. */
 export interface MeasuredCluster extends MeasuredControlPlane {
-  /** The one that runs now. */
-  readonly agent: Measured;
-  readonly agentId: string;
-  /** Stops the agent and starts it again with what it has on disk; how long until the broker has its session, in milliseconds. */
-  restartAgent(): Promise<number>;
+  readonly agent: MeasuredAgent;
   /** Resolves when the ConfigMap in `default` has this value, told by a watch. */
   configMapValue(name: string, key: string, value: string, signal: AbortSignal): Promise<void>;
   /** One server-side apply of a small ConfigMap on a warm connection, in milliseconds. */
@@ -86,51 +87,13 @@ export interface MeasuredCluster extends MeasuredControlPlane {
 }
 
 /** Starts both. */
-export async function startCluster(
-  broker: MeasuredBroker,
-  labels: readonly string[],
-  options: { readonly withControllers?: boolean; readonly audit?: 'off' | 'batch' } = {},
-): Promise<MeasuredCluster> {
-  const plane = await startControlPlaneForBench(options);
-  const { agent: record, initial_pak } = await broker.call<{ agent: { id: string }; initial_pak: string }>(
-    'POST',
-    '/api/v1/agents',
-    { name: 'bench', cluster_name: 'bench', labels },
-  );
-  const pakFile = join(plane.dir, 'pak');
-  await writeFile(pakFile, initial_pak, { mode: 0o600 });
-  await plane.request('POST', '/api/v1/namespaces', JSON.stringify({ metadata: { name: 'brokkr' } }), {
-    'content-type': 'application/json',
-  });
-  // as users start it: the launcher keeps compiled code from run to run
-  const start = () =>
-    measure('bin/brokkr-agent.js', ['start'], {
-      BROKKR__AGENT__BROKER_URL: broker.url,
-      BROKKR__AGENT__PAK_FILE: pakFile,
-      BROKKR__AGENT__AGENT_NAME: 'bench',
-      BROKKR__AGENT__CLUSTER_NAME: 'bench',
-      BROKKR__AGENT__KUBECONFIG_PATH: plane.controlPlane.identities.ops.kubeconfigPath,
-      BROKKR__AGENT__NAMESPACE: 'brokkr',
-      BROKKR__AGENT__DATA_DIR: join(plane.dir, 'agent'),
-      BROKKR__AGENT__HEALTH_PORT: '0',
-    });
-  let agent = start();
-  await connection(broker, record.id, true);
+export async function startCluster(broker: MeasuredBroker, labels: readonly string[]): Promise<MeasuredCluster> {
+  const plane = await startMeasuredControlPlane();
+  const agent = await startMeasuredAgent(broker, plane, { name: 'bench', labels });
   const watching = watchConfigMaps(plane);
   return {
     ...plane,
-    get agent() {
-      return agent;
-    },
-    agentId: record.id,
-    async restartAgent() {
-      await agent[Symbol.asyncDispose]();
-      await connection(broker, record.id, false);
-      const startedAt = performance.now();
-      agent = start();
-      await connection(broker, record.id, true);
-      return performance.now() - startedAt;
-    },
+    agent,
     configMapValue: (name, key, value) => watching.until((map) => map.metadata.name === name && map.data?.[key] === value),
     async barePatch(name, value) {
       const body = JSON.stringify({
@@ -152,16 +115,6 @@ export async function startCluster(
       await plane[Symbol.asyncDispose]();
     },
   };
-}
-
-/** Resolves when the broker has a session with the agent, or has none. */
-async function connection(broker: MeasuredBroker, agentId: string, wanted: boolean): Promise<void> {
-  for (let waited = 0; waited < 30_000; waited += 10) {
-    const { transport } = await broker.call<{ transport: string | null }>('GET', `/api/v1/agents/${agentId}`);
-    if ((transport !== null) === wanted) return;
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
-  throw new Error(`the agent did not ${wanted ? 'connect' : 'disconnect'} within 30 s`);
 }
 
 interface ConfigMap {

@@ -132,6 +132,18 @@ export function mixedDocuments(count: number, namespaces: readonly string[] = ['
   return documents.join('---\n');
 }
 
+/** Publishes stacks of ten ConfigMaps each to the agents with a label. */
+export async function publishSmallStacks(broker: MeasuredBroker, count: number, label: string): Promise<void> {
+  for (let index = 0; index < count; index++) {
+    const yaml = Array.from(
+      { length: 10 },
+      (_, object) =>
+        `apiVersion: v1\nkind: ConfigMap\nmetadata: {name: s${index}-${object}, namespace: default}\ndata: {value: "1"}\n`,
+    ).join('---\n');
+    await broker.call('PUT', `/api/v1/stacks/by-name/stack-${index}/apply?label=${label}`, yaml, 'application/yaml');
+  }
+}
+
 /** Resident memory of a process in bytes (Linux). */
 export async function residentBytes(pid: number): Promise<number> {
   const { readFile } = await import('node:fs/promises');
