@@ -87,6 +87,7 @@ export async function idle(rig: ApplyRig): Promise<Result[]> {
   const reads = countOf(calls, 'get', 'list');
   const writes = countOf(calls, 'dry-run', 'apply', 'inventory write', 'other write');
   const memory = await residentBytes(small.pid);
+  const largeMemory = await residentBytes(rig.agent.pid);
   return [
     {
       metric: `CPU of the agent, idle with ${LARGE + 3 * OBJECTS} objects, over ${IDLE_MS / 1000} s`,
@@ -101,6 +102,13 @@ export async function idle(rig: ApplyRig): Promise<Result[]> {
       unit: 'calls',
       budget: `≤ ${trickle}: the verification trickle`,
       met: writes === 0 && reads <= trickle,
+    },
+    {
+      metric: `memory of the agent, idle with ${LARGE + 3 * OBJECTS} objects`,
+      value: largeMemory / 1e6,
+      unit: 'MB',
+      budget: '≤ 200 MB',
+      met: largeMemory <= 200e6,
     },
     {
       metric: `memory of an agent, idle with ${SMALL_STACKS} stacks`,
