@@ -134,7 +134,7 @@ export class Operator {
     }
     addOwners(stack, wanted, this.#steps);
     return {
-      targeted: before?.targeted ?? true,
+      targeted: before?.targeted !== false || random.chance(0.5), // a stack that is away comes back soon
       paused: before?.paused ?? false,
       broken: random.chance(0.08),
       wanted,

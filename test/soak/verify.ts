@@ -106,9 +106,11 @@ async function leaked({ kube }: World, target: Target, wanted: ReadonlySet<strin
   });
 }
 
-/** What may be left of a stack that does not want it. */
+/** What may be left of a stack that does not want it. Where a stack is only no longer targeted nobody approved its deletions. */
 function guardedItems({ items, allOrFew }: StackItems, state: StackState | undefined): readonly Item[] {
-  return allOrFew && !state?.targeted ? items : items.filter(({ guard }) => guard); // the fuse holds a whole stack
+  const left = state !== undefined && !state.targeted;
+  const precious = ({ kind }: Item) => kind === 'Namespace' || kind === 'CustomResourceDefinition';
+  return items.filter((item) => item.guard !== undefined || (left && (allOrFew || precious(item))));
 }
 
 /** Inventories of stacks that do not exist any more. */
