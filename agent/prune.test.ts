@@ -164,6 +164,21 @@ describe('a withdrawn stack', () => {
     await broker.applied(again);
     expect([await exists('fused-0'), await exists('fused-20')]).toEqual([true, false]);
   });
+
+  it('stays when it is targeted again at the same generation before it has gone', async () => {
+    await using agent = await start();
+    const target = await broker.publish(yaml(...many('back', 21)));
+    agent.reconciler.offer(target);
+    await broker.applied(target);
+    agent.reconciler.withdraw(broker.tombstone(target, { approved: false }));
+    await broker.until('kept for approval', () => broker.statuses.get(target.stackId)?.objects[0]?.reason === 'approval');
+    agent.reconciler.offer(target); // labels and targets do not raise the generation
+    await broker.applied(target);
+    expect(await exists('back-20')).toBe(true);
+    agent.reconciler.withdraw(broker.tombstone(target));
+    await broker.until('gone', () => phaseOf(target) === Phase.PRUNED);
+    expect(await exists('back-20')).toBe(false);
+  });
 });
 
 describe('guardRemovals', () => {

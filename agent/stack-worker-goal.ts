@@ -20,7 +20,8 @@ const SERVER_RECHECK_MS = 1000;
 
 /**
  * What to do with a target: `take` it, `same` as the goal already, or `old`. Generations are compared within one history of the broker
- * only. A target newer than a tombstone brings the stack back.
+ * only. A target that comes after a tombstone brings the stack back, also at the tombstone's generation: labels and targets, which decide
+ * who gets a stack, do not raise it.
  */
 export function compareTarget(goal: Goal, target: StackTarget): 'take' | 'same' | 'old' {
   switch (goal.kind) {
@@ -28,7 +29,7 @@ export function compareTarget(goal: Goal, target: StackTarget): 'take' | 'same' 
       return 'take';
     case 'tombstone': {
       const { incarnation, generation } = goal.tombstone;
-      return incarnation === target.incarnation && generation >= target.generation ? 'old' : 'take';
+      return incarnation === target.incarnation && generation > target.generation ? 'old' : 'take';
     }
     case 'target': {
       const known = goal.target;
