@@ -1,3 +1,4 @@
+import { STACK_LABEL } from './apply-identity.ts';
 import { ignoredPointers } from './apply-ignore.ts';
 import { conflict, named } from './apply-outcome.ts';
 import { type Outcome, readMetadata, refOf } from './apply-run.ts';
@@ -60,6 +61,7 @@ function claimsOf({ run, object, uid }: Sending, error: KubeError, live: ObjectM
     fieldManager: run.identity.fieldManager,
     policy: conflictPolicy(object.marks, run.options.conflicts),
     yieldManagers: run.options.yieldManagers,
+    claimed: ![undefined, run.identity.short].includes(live.labels?.[STACK_LABEL]),
     adopting: uid === undefined,
   };
   const owners = (live.managedFields ?? []).map((entry) => {

@@ -123,7 +123,7 @@ async function settle(sending: Sending, { created, metadata }: Applied, signal: 
 function isOldOwner({ run: { identity, options }, object }: Sending, entry: ManagedFieldsEntry): boolean {
   const { fieldManager } = identity;
   const policy = conflictPolicy(object.marks, options.conflicts);
-  return decide(entry, { fieldManager, policy, yieldManagers: options.yieldManagers, adopting: true }) === 'take';
+  return decide(entry, { fieldManager, policy, yieldManagers: options.yieldManagers, claimed: false, adopting: true }) === 'take';
 }
 
 function isInitial(entry: ManagedFieldsEntry): boolean {

@@ -26,22 +26,29 @@ const TABLE: readonly [Writer, Decision, Decision, Decision, Decision][] = [
 
 describe('a conflict', () => {
   it.each(TABLE)('with %o is decided by whose it is and by policy', (writer, ...expected) => {
-    const rules = { fieldManager: OURS, yieldManagers: ['keda-*', 'other'], adopting: false };
+    const rules = { fieldManager: OURS, yieldManagers: ['keda-*', 'other'], claimed: true, adopting: false };
     const decided = [UNSPECIFIED, FORCE, YIELD, FAIL].map((policy) => decide(writer, { ...rules, policy }));
     expect(decided).toEqual(expected);
   });
 
   it('with an edit by hand is a takeover when the object is not ours yet', () => {
-    const rules = { fieldManager: OURS, yieldManagers: [], adopting: true, policy: FORCE };
+    const rules = { fieldManager: OURS, yieldManagers: [], claimed: true, adopting: true, policy: FORCE };
     expect(decide({ manager: 'kubectl-edit' }, rules)).toBe('take');
     expect(decide({ manager: 'kubectl-rollout' }, rules)).toBe('force');
   });
 
   it('is left to a manager that is to be yielded to, but for another stack', () => {
-    const rules = { fieldManager: OURS, yieldManagers: ['brokkr/*', 'kubectl', 'hpa'], adopting: true, policy: FORCE };
+    const rules = {
+      fieldManager: OURS,
+      yieldManagers: ['brokkr/*', 'kubectl', 'hpa'],
+      claimed: true,
+      adopting: true,
+      policy: FORCE,
+    };
     expect(decide({ manager: 'kubectl' }, rules)).toBe('yield');
     expect(decide({ manager: 'hpa', subresource: 'scale' }, rules)).toBe('yield');
     expect(decide({ manager: 'brokkr/ffffffffffff' }, rules)).toBe('refuse');
+    expect(decide({ manager: 'brokkr/ffffffffffff' }, { ...rules, claimed: false })).toBe('take');
   });
 
   it('follows the mark of the object before the policy of the stack', () => {

@@ -40,6 +40,8 @@ export interface ConflictRules {
   /** The policy of the object: its mark, else the stack's. */
   readonly policy: ConflictPolicy;
   readonly yieldManagers: readonly string[];
+  /** The object carries the label of another stack; without it a stack's fields are what it left behind. */
+  readonly claimed: boolean;
   /** The object is not ours yet. */
   readonly adopting: boolean;
 }
@@ -57,7 +59,7 @@ export function decide(writer: Writer, rules: ConflictRules): Decision {
   const ruled = BY_POLICY[rules.policy];
   switch (kind) {
     case 'stack':
-      return 'refuse';
+      return rules.claimed ? 'refuse' : 'take';
     case 'self':
     case 'initial':
       return 'force';

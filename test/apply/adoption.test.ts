@@ -135,6 +135,26 @@ describe('an object of another stack', () => {
   });
 });
 
+describe('an object that a stack left behind', () => {
+  it('T16 is taken over when nobody claims it any more: the label is gone, only the fields of the old stack are left', async () => {
+    await using agent = await rig.start();
+    const path = rig.path('configmaps', 'left-behind');
+    const old = await rig.sync(agent, configMap('left-behind'));
+    agent.reconciler.suspend('test');
+    await rig.patchAs('somebody', path, { metadata: { labels: { 'brokkr.io/stack': null } } });
+    agent.reconciler.resume();
+    agent.reconciler.withdraw(rig.broker.tombstone(old));
+    await rig.broker.until('gone', () => agent.reconciler.stacks().every(({ stackId }) => stackId !== old.stackId));
+    const { uid } = (await rig.get(path)).metadata;
+    const target = await rig.sync(agent, configMap('left-behind'));
+    expect(rig.phase(target)).toBe(Phase.APPLIED);
+    const { metadata } = await rig.get(path);
+    expect(metadata.uid).toBe(uid);
+    const stacks = metadata.managedFields.filter(({ manager }: { manager: string }) => manager.startsWith('brokkr/'));
+    expect(stacks).toHaveLength(1);
+  });
+});
+
 describe('an object that is not what it was', () => {
   const replace = async (name: string) => {
     const path = rig.path('configmaps', name);
