@@ -158,7 +158,10 @@ async function work(
       needTarget: (stackId) => reports.need(stackId),
       rules: () => rules.current(),
     },
-    { agentId, namespace, defaultNamespace: config.agent.watchNamespace ?? 'default', concurrency: config.agent.concurrency },
+    {
+      ...{ agentId, namespace, credential: identity.keyDigest },
+      ...{ defaultNamespace: config.agent.watchNamespace ?? 'default', concurrency: config.agent.concurrency },
+    },
   );
   reconciler.healthIntervalMs = config.agent.deploymentHealthIntervalMs;
   await rules.load(signal);

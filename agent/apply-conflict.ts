@@ -5,6 +5,7 @@ import { type Outcome, readMetadata, refOf } from './apply-run.ts';
 import { note, type Sending } from './apply-sending.ts';
 import { fieldsOf, takeOver } from './apply-takeover.ts';
 import { conflictPolicy, type Decision, decide } from './field-managers.ts';
+import { handOver } from './handover.ts';
 import { conflicts, type KubeError } from './kube/errors.ts';
 import type { ManagedFieldsEntry, ObjectMeta } from './kube/objects.ts';
 import { type FieldPath, paths, pathText } from './managed-fields.ts';
@@ -36,7 +37,10 @@ export async function settleConflict(sending: Sending, error: KubeError, signal:
   const isLoose = ({ decision, owned }: Claim) => !owned && (decision === 'take' || decision === 'yield');
   if (claims.some(isLoose)) return undefined; // given up meanwhile: the next answer tells who has it now
   const refused = of('refuse');
-  if (refused.length > 0) return leaveAlone(sending, 'owner', refused);
+  if (refused.length > 0) {
+    const isMoved = await handOver(sending, ref, live, managersOf(refused), signal);
+    return isMoved ? undefined : leaveAlone(sending, 'owner', refused);
+  }
   const failing = of('fail');
   if (failing.length > 0) return leaveAlone(sending, 'manager', failing);
   const taken = of('take');

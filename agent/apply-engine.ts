@@ -3,6 +3,8 @@ import type { Logger } from '#lib/log.ts';
 import type { Rules } from '#lib/rules.ts';
 import type { YamlPool } from '#lib/yaml-pool.ts';
 import type { ApplyOptions } from '#proto/brokkr/v1/content_pb.js';
+import type { InventoryEntry } from './inventory-codec.ts';
+import type { MarkedObjects, MarkedSearch } from './inventory-rebuild.ts';
 import type { Kube } from './kube/kube.ts';
 import type { Impersonation } from './kube/transport.ts';
 import type { ContentSource, ReportSink } from './target.ts';
@@ -40,12 +42,35 @@ export interface Engine {
   kindsChanged(): void;
   /** Whether another stack of this agent has objects in a namespace. */
   usesNamespace(namespace: string, exceptStackId: string): boolean;
+  /** Another stack of this agent whose target has an object: it is to be moved there, not deleted. */
+  claimedBy(object: OwnedKey, exceptStackId: string): StackRef | undefined;
+  /** The stack of this agent behind a field manager, if its newest target is known and is without the object. */
+  releasedBy(fieldManager: string, object: OwnedKey): StackRef | undefined;
+  /** What a stack waits for may have happened: it looks again without waiting any longer. */
+  nudge(stackId: string): void;
+  /** Objects that carry the marks of a stack, of every kind the server lists: what an inventory that was lost held. */
+  findMarked(search: MarkedSearch, signal: AbortSignal): Promise<MarkedObjects>;
+  /** Digest of who the agent and its broker are: what `Head.origin` is compared with. */
+  origin(incarnation: string): string;
 }
 
-/** The service account a stack is applied as: its user and the groups every service account is in. */
-export function impersonation(options: ApplyOptions): Impersonation | undefined {
-  if (options.impersonate === '') return undefined;
-  const [namespace = '', name = ''] = options.impersonate.split('/');
+/** Which object, and whether its kind has namespaces. */
+export type OwnedKey = Pick<InventoryEntry, 'group' | 'kind' | 'namespace' | 'name' | 'namespaced'>;
+
+/** A stack, for messages. */
+export interface StackRef {
+  readonly stackId: string;
+  readonly stackName: string;
+}
+
+/** The service account a stack is applied as, if it names one. */
+export function impersonation({ impersonate }: Pick<ApplyOptions, 'impersonate'>): Impersonation | undefined {
+  return impersonate === '' ? undefined : serviceAccountUser(impersonate);
+}
+
+/** A service account ("namespace/name") as the API server knows it: its user and the groups every service account is in. */
+export function serviceAccountUser(serviceAccount: string): Impersonation {
+  const [namespace = '', name = ''] = serviceAccount.split('/');
   return {
     user: `system:serviceaccount:${namespace}:${name}`,
     groups: ['system:serviceaccounts', `system:serviceaccounts:${namespace}`, 'system:authenticated'],

@@ -1,6 +1,6 @@
 import { jitter } from '#lib/backoff.ts';
 import { AdoptionPolicy } from '#proto/brokkr/v1/content_pb.js';
-import { OWNER_ANNOTATION } from './apply-identity.ts';
+import { MANAGER_PREFIX, OWNER_ANNOTATION, STACK_LABEL } from './apply-identity.ts';
 import { conflict, failed, immutable } from './apply-outcome.ts';
 import { mayRecreate, refusedFields, wouldCreate } from './apply-recreate.ts';
 import { findRemedy, MAX_REMEDIES } from './apply-remedy.ts';
@@ -135,6 +135,10 @@ function succeeded(sending: Sending, created: boolean, metadata: ObjectMeta): Ou
   if (sending.replaced) note(sending, 'replaced', [], []);
   const entry = toEntry(object, resource, metadata, run.identity.fieldManager);
   run.onApplied(entry);
+  if (sending.movedFrom) {
+    run.engine.nudge(sending.movedFrom.stackId); // it can forget the object now
+    return { kind: 'applied', result: 'moved', entry, notes: sending.notes };
+  }
   const result = created ? (sending.recreated ? 'recreated' : 'created') : updated(sending, metadata.uid, entry.print);
   return { kind: 'applied', result, entry, notes: sending.notes };
 }
@@ -170,6 +174,7 @@ async function refuseAdoption({ run, object, resource, uid }: Sending, signal: A
   if (run.options.adoption !== AdoptionPolicy.REFUSE || uid !== undefined) return undefined;
   const live = await readMetadata(run, refOf(object, resource), signal);
   if (!live || live.annotations?.[OWNER_ANNOTATION] === run.identity.owner) return undefined;
+  if (run.engine.releasedBy(`${MANAGER_PREFIX}${live.labels?.[STACK_LABEL]}`, object)) return undefined; // it is moved, not adopted
   const managers = [...new Set((live.managedFields ?? []).map(({ manager = '' }) => manager))];
   const message = 'the object exists already and the stack does not adopt';
   return conflict(object, 'adoption_refused', message, { managers, fields: [] });

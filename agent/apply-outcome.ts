@@ -48,7 +48,7 @@ export function appliedStatus({ result, entry, notes }: Extract<Outcome, { kind:
 }
 
 /** The most important first: it is the reason of the status. */
-const ORDER: readonly Note['reason'][] = ['replaced', 'immutable', 'forced', 'taken_over', 'yielded'];
+const ORDER: readonly Note['reason'][] = ['replaced', 'immutable', 'handover', 'forced', 'taken_over', 'yielded'];
 
 function noteText({ reason, managers, fields }: Note): string {
   switch (reason) {
@@ -56,6 +56,8 @@ function noteText({ reason, managers, fields }: Note): string {
       return 'another object had taken its name';
     case 'immutable':
       return `created anew because ${named(fields)} cannot be changed`;
+    case 'handover':
+      return `handed over by ${named(managers)}, another stack of this agent`;
     case 'forced':
       return `${named(fields)} taken from ${named(managers)}`;
     case 'taken_over':

@@ -7,16 +7,19 @@ import type { ObjectMeta, ObjectRef } from './kube/objects.ts';
 import type { Resource } from './kube/resource.ts';
 import type { PlannedObject } from './plan.ts';
 
-/** What an apply did to an object. `adopted`: it was there before and not ours; `recreated`: deleted and created anew. */
-export type ApplyResult = 'created' | 'configured' | 'unchanged' | 'adopted' | 'recreated';
+/**
+ * What an apply did to an object. `adopted`: it was there before and not ours; `moved`: another stack of this agent had it; `recreated`:
+ * deleted and created anew.
+ */
+export type ApplyResult = 'created' | 'configured' | 'unchanged' | 'adopted' | 'moved' | 'recreated';
 
 /**
  * What a reader of the event should know about an apply. `replaced`: another object had taken the name of ours; `immutable`: fields that
  * made the object be created anew; `forced`: fields taken from their managers; `taken_over`: all that managers owned was taken over;
- * `yielded`: fields left to their managers.
+ * `yielded`: fields left to their managers; `handover`: another stack of this agent gave the object up.
  */
 export interface Note {
-  readonly reason: 'replaced' | 'immutable' | 'forced' | 'taken_over' | 'yielded';
+  readonly reason: 'replaced' | 'immutable' | 'handover' | 'forced' | 'taken_over' | 'yielded';
   readonly managers: readonly string[];
   readonly fields: readonly string[];
 }
@@ -47,6 +50,8 @@ export interface ApplyRun {
   readonly seen: ReadonlyMap<string, ObjectMeta | undefined>;
   /** Groups whose definitions were applied in this sync: their paths may take a moment to be served. */
   readonly freshGroups: Set<string>;
+  /** Objects whose deletion is not over, by key, with what to say of them: nothing is sent to them. */
+  readonly terminating: ReadonlyMap<string, ObjectStatus>;
   /** Called as soon as an object is applied. */
   readonly onApplied: (entry: InventoryEntry) => void;
   /** Calls in a row that got no answer, over all objects. */

@@ -1,6 +1,6 @@
 import { keyString } from '#lib/object.ts';
 import { objectBody, parseBody, withUid } from '#lib/object-body.ts';
-import { impersonation } from './apply-engine.ts';
+import { impersonation, type StackRef } from './apply-engine.ts';
 import { ignoredPointers, leaveIgnored } from './apply-ignore.ts';
 import { type ApplyRun, type Note, refOf } from './apply-run.ts';
 import { fingerprint } from './drift.ts';
@@ -30,6 +30,8 @@ export interface Sending {
   exists: boolean;
   /** The object was deleted because of fields that cannot be changed. */
   recreated: boolean;
+  /** The stack of this agent that gave the object up. */
+  movedFrom: StackRef | undefined;
   readonly notes: Note[];
   /** Ways out of refusals that were tried; bounded. */
   remedies: number;
@@ -41,7 +43,7 @@ export function startSending(run: ApplyRun, object: PlannedObject, resource: Res
   const held = run.before.get(key);
   const start = {
     ...{ run, object, resource, held, replaced: false, force: false, recreated: false, remedies: 0 },
-    ...{ yielded: [], notes: [] },
+    ...{ yielded: [], notes: [], movedFrom: undefined },
   };
   if (!held?.uid) return { ...start, uid: undefined, print: undefined, exists: false };
   if (!run.seen.has(key)) return { ...start, uid: held.uid, print: held.print, exists: true };

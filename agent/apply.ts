@@ -63,6 +63,8 @@ interface State {
 
 async function step(run: ApplyRun, state: State, object: PlannedObject, signal: AbortSignal): Promise<Outcome> {
   if (run.stop.aborted || isUnreachable(run)) return { kind: 'skipped' };
+  const terminating = run.terminating.get(keyString(object));
+  if (terminating) return { kind: 'failed', class: 'dependency', status: terminating };
   const blocker =
     (object.namespaced ? state.blockers.get(`namespace/${object.namespace}`) : undefined) ??
     state.blockers.get(`group/${object.group}`) ??

@@ -42,7 +42,7 @@ export function countHealth(
   const objects: ObjectStatus[] = [];
   const total = { objectsReady: 0, objectsTotal: 0, podsReady: 0, podsTotal: 0 };
   for (const entry of entries) {
-    if (entry.state === 'kept') continue;
+    if (entry.state === 'kept' || entry.state === 'deleting') continue;
     const state = stateOf(entry, seen, rules);
     total.objectsTotal++;
     total.podsReady += state.podsReady;

@@ -20,9 +20,9 @@ export interface Fingerprint {
 
 /**
  * State of an object in the inventory. `pending`: a write may have happened; `applied`: as the digest says; `kept`: should go but
- * a guard keeps it.
+ * a guard keeps it; `deleting`: its deletion was accepted and finalizers still hold it.
  */
-export type EntryState = 'pending' | 'applied' | 'kept';
+export type EntryState = 'pending' | 'applied' | 'kept' | 'deleting';
 
 /** One object a stack has, or may have, in the cluster. */
 export interface InventoryEntry extends ObjectKey {
@@ -40,6 +40,8 @@ export interface InventoryEntry extends ObjectKey {
   readonly print: Fingerprint | undefined;
   /** A job that was complete: it is not applied again when it is gone. */
   readonly finished?: true;
+  /** When its deletion was accepted, in milliseconds by the agent's clock; only in the state `deleting`. */
+  readonly deletingSinceMs?: number;
 }
 
 /** An attempt whose outcome is not reported yet. */
@@ -53,25 +55,51 @@ export interface OpenAttempt {
 /** The inventory head: what the agent holds of a stack. */
 export interface Head extends HeldStack {
   readonly attempt: OpenAttempt | undefined;
-  /** Number of shards; 1 means that the entries are in the head itself. */
+  /** Number of shards; 1 means that all entries are in the head itself. */
   readonly shards: number;
+  /** Raised by every write; what the head says of a shard holds unless the shard has a higher one. */
+  readonly sequence: number;
+  /** The inventory was lost or damaged: objects may exist that it does not name, until they have been looked for by label. */
+  readonly partial: boolean;
+  /**
+   * Digest of who the broker and the agent were when the inventory began or was last applied completely; empty when it was lost since.
+   * Guards the first prune.
+   */
+  readonly origin: string;
+  /** Service account ("namespace/name") the stack was last applied as; empty for the agent's own rights. */
+  readonly impersonate: string;
 }
 
 /** Digits of an object digest kept in the inventory. */
 export const DIGEST_DIGITS = 32;
 
+/** Entries by key (`keyString`); undefined says that a shard still names an object the inventory has no more. */
+export type Entries = ReadonlyMap<string, InventoryEntry | undefined>;
+
 /** Entries as gzipped JSON lines in base64, in the order of their keys, so that equal entries give equal text. */
-export function encodeEntries(entries: Iterable<InventoryEntry>): string {
-  const lines = [...entries]
-    .sort((a, b) => compareUtf8(keyString(a), keyString(b)))
-    .map((entry) => JSON.stringify(toLine(entry)));
+export function encodeEntries(entries: Entries): string {
+  const lines = [...entries].sort(([a], [b]) => compareUtf8(a, b)).map(([key, entry]) => lineOf(key, entry));
   return gzipSync(lines.join('\n'), { level: 1 }).toString('base64');
 }
 
 /** Reads what `encodeEntries` wrote. Throws when it is damaged. */
-export function decodeEntries(text: string): InventoryEntry[] {
+export function decodeEntries(text: string): Map<string, InventoryEntry | undefined> {
   const lines = gunzipSync(Buffer.from(text, 'base64'), { maxOutputLength: 64 * 1024 * 1024 }).toString('utf8');
-  return lines === '' ? [] : lines.split('\n').map((line) => fromLine(JSON.parse(line) as Line));
+  const entries = new Map<string, InventoryEntry | undefined>();
+  for (const line of lines === '' ? [] : lines.split('\n')) {
+    const json = JSON.parse(line) as Line | { readonly gone: string };
+    if ('gone' in json) entries.set(json.gone, undefined);
+    else {
+      const entry = fromLine(json);
+      entries.set(keyString(entry), entry);
+    }
+  }
+  return entries;
+}
+
+/** Whether two entries are stored alike. */
+export function sameEntry(a: InventoryEntry | undefined, b: InventoryEntry | undefined): boolean {
+  return a === b || (a !== undefined && b !== undefined && lineOf('', a) === lineOf('', b));
 }
 
 /** The head as JSON. */
@@ -89,6 +117,10 @@ export function encodeHead(head: Head): string {
     deploymentObject: head.deploymentObjectId,
     incarnation: head.incarnation,
     shards: head.shards,
+    sequence: head.sequence,
+    ...(head.partial && { partial: true }),
+    ...(head.origin !== '' && { origin: head.origin }),
+    ...(head.impersonate !== '' && { impersonate: head.impersonate }),
     ...(revision && { revision: [`${revision.xid}`, `${revision.seq}`, `${revision.nonce}`] }),
     ...(tombstone && { tombstone: { policy: tombstone.policy, generation: `${tombstone.generation}` } }),
     ...(attempt && { attempt: { ...attempt, generation: `${attempt.generation}` } }),
@@ -111,6 +143,10 @@ export function decodeHead(text: string): Head {
     deploymentObjectId: json.deploymentObject,
     incarnation: json.incarnation,
     shards: json.shards,
+    sequence: json.sequence,
+    partial: json.partial ?? false,
+    origin: json.origin ?? '',
+    impersonate: json.impersonate ?? '',
     revision: json.revision && readRevision(json.revision),
     attempt: attempt && { ...attempt, generation: BigInt(attempt.generation) },
     ...(tombstone && { tombstone: { policy: tombstone.policy, generation: BigInt(tombstone.generation) } }),
@@ -132,6 +168,10 @@ export function emptyHead(stackId: string, stackName: string): Head {
     revision: undefined,
     attempt: undefined,
     shards: 1,
+    sequence: 0,
+    partial: false,
+    origin: '',
+    impersonate: '',
   };
 }
 
@@ -147,6 +187,10 @@ interface HeadJson {
   readonly deploymentObject: string;
   readonly incarnation: string;
   readonly shards: number;
+  readonly sequence: number;
+  readonly partial?: boolean;
+  readonly origin?: string;
+  readonly impersonate?: string;
   readonly revision?: readonly string[];
   readonly tombstone?: { readonly policy: DeletionPolicy; readonly generation: string };
   readonly attempt?: Omit<OpenAttempt, 'generation'> & { readonly generation: string };
@@ -168,7 +212,13 @@ interface Line {
   readonly m?: Marks;
   /** Finished. */
   readonly d?: 1;
+  /** Deleting since, in milliseconds. */
+  readonly t?: number;
   readonly fp?: readonly [string, number, string, string];
+}
+
+function lineOf(key: string, entry: InventoryEntry | undefined): string {
+  return JSON.stringify(entry ? toLine(entry) : { gone: key });
 }
 
 function toLine(entry: InventoryEntry): Line {
@@ -186,6 +236,7 @@ function toLine(entry: InventoryEntry): Line {
     ...(entry.state !== 'applied' && { s: entry.state }),
     ...(Object.keys(entry.marks).length > 0 && { m: entry.marks }),
     ...(entry.finished && { d: 1 as const }),
+    ...(entry.deletingSinceMs !== undefined && { t: entry.deletingSinceMs }),
     ...(print && { fp: [print.resourceVersion, print.generation, print.time, print.fields] }),
   };
 }
@@ -206,6 +257,7 @@ function fromLine(line: Line): InventoryEntry {
     state: line.s ?? 'applied',
     marks: line.m ?? {},
     ...(line.d && { finished: true as const }),
+    ...(line.t !== undefined && { deletingSinceMs: line.t }),
     print: fp && { resourceVersion: fp[0], generation: fp[1], time: fp[2], fields: fp[3] },
   };
 }

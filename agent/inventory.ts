@@ -1,263 +1,244 @@
 import { createHash } from 'node:crypto';
-import type { Logger } from '#lib/log.ts';
-import { keyString } from '#lib/object.ts';
-import { agentShort, INVENTORY_LABEL, type StackIdentity, stackIdentity } from './apply-identity.ts';
+import { errorText } from '#lib/errors.ts';
+import { type StackIdentity, stackIdentity } from './apply-identity.ts';
 import {
   decodeEntries,
   decodeHead,
+  type Entries,
   emptyHead,
   encodeEntries,
   encodeHead,
   type Head,
   type InventoryEntry,
+  sameEntry,
 } from './inventory-codec.ts';
-import { KubeError, missing } from './kube/errors.ts';
-import type { Kube } from './kube/kube.ts';
+import { InventoryMaps, type InventoryPlace, readInventoryMaps, textData } from './inventory-maps.ts';
 import type { KubeObject } from './kube/objects.ts';
-import type { Resource } from './kube/resource.ts';
 
-/** Entries that fit beside the head, in one ConfigMap of at most about 120 KiB. */
+/** Entries that fit in the head, a ConfigMap of at most about 120 KiB. */
 const MAX_INLINE = 1000;
 /** Entries a shard has on average once there are several; the largest stays well below 1,000. */
 const PER_SHARD = 500;
-const FIELD_MANAGER = 'brokkr-inventory';
-const SHARD_LABEL = 'brokkr.io/inventory-shard';
-
-const CONFIG_MAPS: Resource = core('ConfigMap', 'configmaps', true);
-const NAMESPACES: Resource = core('Namespace', 'namespaces', false);
-
-/** Another process has written this inventory since we read it. */
-export class InventoryTakenError extends Error {
-  override readonly name = 'InventoryTakenError';
-}
-
-/** Who writes inventories and where. */
-export interface InventoryPlace {
-  readonly kube: Kube;
-  readonly log: Logger;
-  readonly agentId: string;
-  readonly namespace: string;
-  /** Random per process: tells our own writes from those of another one. */
-  readonly writer: string;
-}
+/** Entries the head may say differently from the shards before the shards are written again, and their size in base64. */
+const MAX_JOURNAL = 200;
+const MAX_JOURNAL_BYTES = 64 * 1024;
 
 /**
- * What a stack has, or may have, in the cluster, in ConfigMaps of the agent's namespace. Small stacks are one ConfigMap (so a change is
- * one atomic write); larger ones have shards, written before the head that counts them. Changes are made to `entries` and `head` and
- * stored by `save`. Not for concurrent use.
+ * What a stack has, or may have, in the cluster, in ConfigMaps of the agent's namespace. The entries of a small stack are in one ConfigMap,
+ * the head. Those of a larger one are in shards, and the head names what differs from them, so that a small change is one
+ * atomic write whatever the size of the stack. Shards are written before the head; each has the sequence of the write it is from, and
+ * where that is higher than the head's the shard knows better. Changes are made to `entries` and `head` and stored by `save`.
+ * Not for concurrent use.
  */
 export class Inventory {
   readonly identity: StackIdentity;
   /** By `keyString`. */
   readonly entries = new Map<string, InventoryEntry>();
   head: Head;
-  readonly #place: InventoryPlace;
-  /** Digest of each ConfigMap as last written, by name, with its uid. */
-  readonly #written = new Map<string, { readonly uid: string; readonly digest: string }>();
-  #headVersion: string | undefined;
-  /** The answer to our last write was lost: it may or may not have happened. */
-  #uncertain = false;
+  readonly #maps: InventoryMaps;
+  readonly #stackId: string;
+  readonly #stackName: string;
+  /** Sequences of the shards by number; one that is not here has to be written before the head may count on it. */
+  readonly #shards = new Map<number, number>();
+  /** What the shards hold. */
+  readonly #sharded = new Map<string, InventoryEntry>();
+  /** What the head was last written as; undefined when that is not certain. */
+  #headText: string | undefined;
+  /** Of the newest write, whether it was heard of or not. */
+  #sequence = 0;
 
   constructor(place: InventoryPlace, stackId: string, stackName: string) {
-    this.#place = place;
+    this.#stackId = stackId;
+    this.#stackName = stackName;
     this.identity = stackIdentity(place.agentId, stackId, place.namespace);
+    this.#maps = new InventoryMaps(place, this.identity);
     this.head = emptyHead(stackId, stackName);
   }
 
   /** Whether anything of this stack is stored. */
   get stored(): boolean {
-    return this.#headVersion !== undefined;
+    return this.#maps.has(this.identity.headName);
   }
 
   /** Whether a crash or a removal left something open, so that what is stored as applied is not the whole truth. */
   get inDoubt(): boolean {
-    if (this.head.attempt || this.head.tombstone) return true;
-    return [...this.entries.values()].some(({ state }) => state === 'pending');
+    if (this.head.attempt || this.head.tombstone || this.head.partial) return true;
+    return [...this.entries.values()].some(({ state }) => state !== 'applied' && state !== 'deleting');
   }
 
   /**
-   * Stores head and entries; writes only the ConfigMaps that differ from what is stored. Rejects with an `InventoryTakenError` when
-   * somebody else wrote the head, and with a `KubeError`; then nothing may be written to the cluster on the strength of it.
+   * Stores head and entries: one write while few entries differ from the shards. Rejects with an `InventoryTakenError` when
+   * somebody else wrote the inventory, and with a `KubeError`; then nothing may be written to the cluster on the strength of it.
    */
   async save(signal: AbortSignal): Promise<void> {
-    if (this.#uncertain) await this.#ask(signal);
-    const shards = shardCount(this.entries.size, this.head.shards);
-    this.head = { ...this.head, shards };
-    if (shards > 1) await this.#saveShards(shards, signal);
+    const count = shardCount(this.entries.size, this.head.shards);
+    if (count !== this.head.shards) this.#forgetShards(); // another layout, of which nothing is stored
+    this.#sequence++;
+    let journal = this.#journal();
+    let text = encodeEntries(journal);
+    const known = count === 1 || this.#shards.size === count;
+    if (!known || (count > 1 && (journal.size > MAX_JOURNAL || text.length > MAX_JOURNAL_BYTES))) {
+      await this.#saveShards(count, journal, signal);
+      journal = new Map();
+      text = encodeEntries(journal);
+    }
+    const head = { ...this.head, shards: count, sequence: 0 };
+    const same = encodeHead(head) + text;
+    if (this.#headText === same) return;
+    this.#headText = undefined;
+    this.head = { ...head, sequence: this.#sequence };
     const name = this.identity.headName;
-    const data = { head: encodeHead(this.head), writer: this.#place.writer };
-    const entries = shards === 1 ? encodeEntries(this.entries.values()) : undefined;
-    await this.#write(name, data, entries, signal);
-    for (const old of this.#written.keys()) {
-      if (old !== name && !old.startsWith(`${name}-${shards}-`)) await this.#remove(old, signal);
+    await this.#maps.write(name, { data: { head: encodeHead(this.head) }, entries: text }, signal);
+    this.#headText = same;
+    for (const old of this.#maps.names) {
+      if (old !== name && (count === 1 || !old.startsWith(`${name}-${count}-`))) await this.#maps.remove(old, signal);
     }
   }
 
   /** Removes everything but the head. */
   async removeShards(signal: AbortSignal): Promise<void> {
-    for (const name of [...this.#written.keys()]) if (name !== this.identity.headName) await this.#remove(name, signal);
+    for (const name of this.#maps.names) if (name !== this.identity.headName) await this.#maps.remove(name, signal);
+    this.#forgetShards();
     this.head = { ...this.head, shards: 1 };
+    this.#headText = undefined;
   }
 
   /** Removes the head, last of all. */
   async removeHead(signal: AbortSignal): Promise<void> {
-    await this.#remove(this.identity.headName, signal);
-    this.#headVersion = undefined;
+    await this.#maps.remove(this.identity.headName, signal);
   }
 
-  /** Takes over what is stored. Throws when it is damaged. */
-  restore(head: KubeObject, shards: readonly KubeObject[]): void {
-    const data = textData(head);
-    this.head = decodeHead(data.head ?? '');
+  /**
+   * Takes over what is stored. Undefined when it is whole; else what is wrong: then the inventory holds what could be read, is `partial`,
+   * and nothing of it counts as applied.
+   */
+  restore(objects: readonly KubeObject[]): string | undefined {
     this.entries.clear();
-    this.#written.clear();
-    this.#headVersion = head.metadata.resourceVersion;
-    this.#uncertain = false;
-    this.#remember(head);
-    const layout = `${this.identity.headName}-${this.head.shards}-`;
-    for (const object of this.head.shards === 1 ? [head] : shards) {
-      const { entries } = textData(object);
-      if (entries === undefined || (object !== head && !object.metadata.name.startsWith(layout))) continue;
-      for (const entry of decodeEntries(entries)) this.entries.set(keyString(entry), entry);
-    }
-    for (const object of shards) this.#remember(object);
+    this.#forgetShards();
+    this.#headText = undefined;
+    this.#maps.restore(objects);
+    const problem = this.#read(new Map(objects.map((object) => [object.metadata.name, object])));
+    this.#sequence = Math.max(this.#sequence, this.head.sequence, ...this.#shards.values());
+    if (problem !== undefined) this.head = { ...this.head, partial: true, origin: '', appliedGeneration: 0n };
+    return problem;
   }
 
   /** Reads again what is stored, after another process wrote it. */
-  async reload(signal: AbortSignal): Promise<void> {
-    const { kube, namespace } = this.#place;
-    const labelSelector = `${SHARD_LABEL}=${this.identity.short}`;
-    const objects: KubeObject[] = [];
-    for await (const { items } of kube.list({ resource: CONFIG_MAPS, namespace, labelSelector, content: 'full' }, signal)) {
-      objects.push(...items);
-    }
-    const head = objects.find(({ metadata }) => metadata.name === this.identity.headName);
-    if (head)
-      this.restore(
-        head,
-        objects.filter((object) => object !== head),
-      );
+  async reload(signal: AbortSignal): Promise<string | undefined> {
+    return this.restore(await this.#maps.read(signal));
   }
 
-  async #saveShards(count: number, signal: AbortSignal): Promise<void> {
-    const buckets: InventoryEntry[][] = Array.from({ length: count }, () => []);
-    for (const [key, entry] of this.entries) buckets[shardOf(key, count)]?.push(entry);
+  #read(objects: ReadonlyMap<string, KubeObject>): string | undefined {
+    const { headName } = this.identity;
+    this.head = emptyHead(this.#stackId, this.#stackName);
+    const stored = objects.get(headName);
+    if (!stored) return `the head ${headName} is missing`;
+    const { head = '', entries = '' } = textData(stored);
+    const problems: string[] = [];
+    const attempt = (name: string, read: () => void) => {
+      try {
+        read();
+      } catch (error) {
+        problems.push(`${name}: ${errorText(error)}`);
+      }
+    };
+    attempt(headName, () => {
+      this.head = decodeHead(head);
+    });
+    const { shards: count, sequence } = this.head;
+    for (let index = 0; count > 1 && index < count; index++) {
+      const name = shardName(headName, count, index);
+      attempt(name, () => this.#readShard(index, objects.get(name)));
+    }
+    attempt(headName, () => {
+      for (const [key, entry] of decodeEntries(entries)) {
+        if (count > 1 && (this.#shards.get(shardOf(key, count)) ?? 0) > sequence) continue; // the shard is newer
+        if (entry) this.entries.set(key, entry);
+        else this.entries.delete(key);
+      }
+    });
+    if (problems.length === 0) this.#headText = encodeHead({ ...this.head, sequence: 0 }) + entries;
+    return problems[0];
+  }
+
+  #readShard(index: number, object: KubeObject | undefined): void {
+    if (!object) throw new Error('the shard is missing');
+    const { sequence, entries = '' } = textData(object);
+    for (const [key, entry] of decodeEntries(entries)) {
+      if (!entry) continue;
+      this.#sharded.set(key, entry);
+      this.entries.set(key, entry);
+    }
+    this.#shards.set(index, Number(sequence));
+  }
+
+  /** What the shards do not say, or say wrongly. */
+  #journal(): Map<string, InventoryEntry | undefined> {
+    const journal = new Map<string, InventoryEntry | undefined>();
+    for (const [key, entry] of this.entries) if (!sameEntry(this.#sharded.get(key), entry)) journal.set(key, entry);
+    for (const key of this.#sharded.keys()) if (!this.entries.has(key)) journal.set(key, undefined);
+    return journal;
+  }
+
+  /** Writes the shards that differ, and those of which it is not certain what they hold. */
+  async #saveShards(count: number, journal: Entries, signal: AbortSignal): Promise<void> {
+    const buckets = Array.from({ length: count }, () => new Map<string, InventoryEntry>());
+    for (const [key, entry] of this.entries) buckets[shardOf(key, count)]?.set(key, entry);
+    const touched = new Set([...journal.keys()].map((key) => shardOf(key, count)));
+    const sequence = this.#sequence;
     await Promise.all(
-      buckets.map(async (bucket, index) => {
-        const name = `${this.identity.headName}-${count}-${index}`;
-        await this.#write(name, {}, encodeEntries(bucket), signal);
+      buckets.map(async (entries, index) => {
+        if (this.#shards.has(index) && !touched.has(index)) return;
+        this.#shards.delete(index);
+        const name = shardName(this.identity.headName, count, index);
+        await this.#maps.write(name, { data: { sequence: `${sequence}` }, entries: encodeEntries(entries) }, signal);
+        this.#shards.set(index, sequence);
       }),
     );
-  }
-
-  async #write(
-    name: string,
-    data: Readonly<Record<string, string>>,
-    entries: string | undefined,
-    signal: AbortSignal,
-  ): Promise<void> {
-    const { kube, namespace } = this.#place;
-    const isHead = name === this.identity.headName;
-    const content = { data, ...(entries !== undefined && { binaryData: { entries } }) };
-    const digest = createHash('sha256').update(JSON.stringify(content)).digest('hex');
-    if (this.#written.get(name)?.digest === digest) return;
-    const body = JSON.stringify({
-      apiVersion: 'v1',
-      kind: 'ConfigMap',
-      metadata: {
-        name,
-        namespace,
-        labels: this.#labels(isHead),
-        ...(isHead && { annotations: { 'applyset.kubernetes.io/tooling': 'brokkr/1' } }),
-        ...(isHead && this.#headVersion !== undefined && { resourceVersion: this.#headVersion }),
-      },
-      ...content,
-    });
-    const request = { resource: CONFIG_MAPS, namespace, name, fieldManager: FIELD_MANAGER, force: true, body };
-    try {
-      const { metadata } = await this.#retry(() => kube.limiter.run(() => kube.apply(request, signal), 'high', signal), signal);
-      this.#written.set(name, { uid: metadata.uid, digest });
-      if (isHead) this.#headVersion = metadata.resourceVersion;
-    } catch (error) {
-      this.#written.set(name, { uid: this.#written.get(name)?.uid ?? '', digest: '' });
-      this.#uncertain = true;
-      throw error;
+    for (const [key, entry] of journal) {
+      if (entry) this.#sharded.set(key, entry);
+      else this.#sharded.delete(key);
     }
   }
 
-  #labels(isHead: boolean): Record<string, string> {
-    const { short, applySet } = this.identity;
-    return {
-      [INVENTORY_LABEL]: agentShort(this.#place.agentId),
-      [SHARD_LABEL]: short,
-      ...(isHead && { 'applyset.kubernetes.io/id': applySet }),
-    };
-  }
-
-  /** Creates the namespace when it is the namespace that is missing. */
-  async #retry<T>(call: () => Promise<T>, signal: AbortSignal): Promise<T> {
-    try {
-      return await call();
-    } catch (error) {
-      if (missing(error, CONFIG_MAPS.plural) !== 'namespace') throw error;
-      await createNamespace(this.#place.kube, this.#place.namespace, signal);
-      return await call();
-    }
-  }
-
-  /** Finds out what became of a write whose answer was lost, and whether somebody else wrote meanwhile. */
-  async #ask(signal: AbortSignal): Promise<void> {
-    const { kube, namespace, writer } = this.#place;
-    const name = this.identity.headName;
-    const live = await kube.find({ resource: CONFIG_MAPS, namespace, name }, signal);
-    if (live && textData(live).writer !== writer && live.metadata.resourceVersion !== this.#headVersion) {
-      throw new InventoryTakenError(`the inventory of stack ${this.head.stackName} was written by another process`);
-    }
-    this.#headVersion = live?.metadata.resourceVersion;
-    if (!live) this.#written.delete(name);
-    this.#uncertain = false;
-  }
-
-  #remember(object: KubeObject): void {
-    this.#written.set(object.metadata.name, { uid: object.metadata.uid, digest: '' });
-  }
-
-  async #remove(name: string, signal: AbortSignal): Promise<void> {
-    const { kube, namespace } = this.#place;
-    const ref = { resource: CONFIG_MAPS, namespace, name };
-    const uid = this.#written.get(name)?.uid || (await kube.findMetadata(ref, signal))?.uid;
-    if (uid !== undefined) await kube.remove({ ...ref, uid, propagation: 'Background' }, signal);
-    this.#written.delete(name);
+  #forgetShards(): void {
+    this.#shards.clear();
+    this.#sharded.clear();
   }
 }
 
-/** All inventories of the agent, in one list. One that is damaged is logged and left alone: nothing of that stack is deleted then. */
-export async function loadInventories(place: InventoryPlace, signal: AbortSignal): Promise<Inventory[]> {
-  const { kube, log, agentId, namespace } = place;
-  const labelSelector = `${INVENTORY_LABEL}=${agentShort(agentId)}`;
-  const objects: KubeObject[] = [];
-  for await (const page of kube.list({ resource: CONFIG_MAPS, namespace, labelSelector, content: 'full', limit: 0 }, signal)) {
-    objects.push(...page.items);
-  }
+/** The inventories of an agent as they are stored. */
+export interface StoredInventories {
+  readonly inventories: readonly Inventory[];
+  /** ConfigMaps of inventories whose head cannot be read, by its name: to be restored once the stack is known. */
+  readonly damaged: ReadonlyMap<string, readonly KubeObject[]>;
+}
+
+/** All inventories of the agent, in one list. What is damaged is logged and counts as lost in part: see `Inventory.restore`. */
+export async function loadInventories(place: InventoryPlace, signal: AbortSignal): Promise<StoredInventories> {
+  const objects = await readInventoryMaps(place, signal);
   const inventories: Inventory[] = [];
+  const damaged = new Map<string, readonly KubeObject[]>();
   for (const object of objects) {
     const { head } = textData(object);
     if (head === undefined) continue;
+    const { name } = object.metadata;
+    const parts = objects.filter(({ metadata }) => metadata.name === name || metadata.name.startsWith(`${name}-`));
+    let inventory: Inventory;
     try {
       const { stackId, stackName } = decodeHead(head);
-      const inventory = new Inventory(place, stackId, stackName);
-      const { headName } = inventory.identity;
-      if (headName !== object.metadata.name) continue; // a copy somebody made
-      inventory.restore(
-        object,
-        objects.filter(({ metadata }) => metadata.name.startsWith(`${headName}-`)),
-      );
-      inventories.push(inventory);
+      inventory = new Inventory(place, stackId, stackName);
     } catch (error) {
-      log.error({ configMap: object.metadata.name, error }, 'inventory cannot be read');
+      damaged.set(name, parts);
+      place.log.error({ configMap: name, error: errorText(error) }, 'inventory cannot be read');
+      continue;
     }
+    if (inventory.identity.headName !== name) continue; // a copy somebody made
+    const problem = inventory.restore(parts);
+    if (problem !== undefined) place.log.error({ configMap: name, error: problem }, 'inventory is damaged');
+    inventories.push(inventory);
   }
-  return inventories;
+  return { inventories, damaged };
 }
 
 /** Number of shards for so many entries; never fewer than before, so that shards move only while a stack grows. */
@@ -268,26 +249,10 @@ export function shardCount(entries: number, before: number): number {
   return count;
 }
 
+function shardName(headName: string, count: number, index: number): string {
+  return `${headName}-${count}-${index}`;
+}
+
 function shardOf(key: string, count: number): number {
   return createHash('sha256').update(key).digest().readUInt32BE(0) % count;
-}
-
-/** Text keys as they are, binary ones in base64. */
-function textData(object: KubeObject): { readonly head?: string; readonly writer?: string; readonly entries?: string } {
-  const part = (value: unknown) => (typeof value === 'object' && value !== null ? value : {});
-  return { ...part(object.data), ...part(object.binaryData) };
-}
-
-/** Creates a namespace unless it is there. */
-export async function createNamespace(kube: Kube, namespace: string, signal: AbortSignal): Promise<void> {
-  const body = JSON.stringify({ apiVersion: 'v1', kind: 'Namespace', metadata: { name: namespace } });
-  try {
-    await kube.create({ resource: NAMESPACES, body }, signal);
-  } catch (error) {
-    if (!(error instanceof KubeError && error.status === 409)) throw error;
-  }
-}
-
-function core(kind: string, plural: string, namespaced: boolean): Resource {
-  return { group: '', version: 'v1', kind, plural, namespaced, verbs: ['get', 'list', 'patch', 'delete'] };
 }

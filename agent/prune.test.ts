@@ -1,10 +1,11 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { keyString } from '#lib/object.ts';
 import { DeletionPolicy, Phase } from '#proto/brokkr/v1/content_pb.js';
 import { openEngineRig } from '../test/engine-rig.ts';
 import type { Kube as TestKube } from '../test/kube.ts';
 import type { TestIdentity } from '../test/kube-identity.ts';
 import type { InventoryEntry } from './inventory-codec.ts';
-import { guardRemovals } from './prune.ts';
+import { judgeRemovals } from './prune.ts';
 import type { TestBroker } from './reconcile-testing.ts';
 
 let server: TestKube;
@@ -181,7 +182,7 @@ describe('a withdrawn stack', () => {
   });
 });
 
-describe('guardRemovals', () => {
+describe('judgeRemovals', () => {
   const entry = (kind: string, name: string, group = ''): InventoryEntry => ({
     ...{ group, version: 'v1', kind, namespace: '', name, plural: '', namespaced: false },
     ...{ uid: 'u', digest: '', wave: 0, state: 'applied', marks: {}, print: undefined },
@@ -191,11 +192,11 @@ describe('guardRemovals', () => {
     approvedDeletes: 0,
     approved: false,
     ownNamespace: 'agents',
-    appliedUids: new Set<string>(),
-    usesNamespace: () => false,
+    frozen: undefined,
+    isMoving: () => false,
   };
   const reasons = (removals: InventoryEntry[], rest = {}) =>
-    [...guardRemovals({ ...guards, removals, ...rest })].map(([key, guard]) => `${key} ${guard?.reason}`);
+    [...judgeRemovals({ ...guards, removals, ...rest }).kept].map(([object, guard]) => `${keyString(object)} ${guard.reason}`);
 
   it('lets up to 25 % of a stack and at least 20 objects go', () => {
     const some = (count: number) => Array.from({ length: count }, (_, index) => entry('ConfigMap', `${index}`));
@@ -205,15 +206,12 @@ describe('guardRemovals', () => {
     expect(reasons(some(26), { approvedDeletes: 26 })).toEqual([]);
   });
 
-  it('never deletes system namespaces, asks for what holds data, and keeps namespaces in use', () => {
+  it('never deletes system namespaces, and asks for what holds data', () => {
     const namespaces = ['kube-system', 'default', 'agents', 'shop'].map((name) => entry('Namespace', name));
     expect(reasons(namespaces, { approved: true })).toEqual([
       '/Namespace//kube-system system_namespace',
       '/Namespace//default system_namespace',
       '/Namespace//agents own_namespace',
-    ]);
-    expect(reasons([entry('Namespace', 'shop')], { approved: true, usesNamespace: () => true })).toEqual([
-      '/Namespace//shop in_use',
     ]);
     expect(reasons([entry('PersistentVolumeClaim', 'data'), entry('StatefulSet', 'db', 'apps')])).toHaveLength(2);
     expect(reasons([entry('PersistentVolumeClaim', 'data')], { approvedDeletes: 1 })).toEqual([]);

@@ -1,12 +1,14 @@
-import { keyString } from '#lib/object.ts';
 import type { ObjectStatus } from '#proto/brokkr/v1/content_pb.js';
 import { objectStatus } from './apply-report.ts';
 import type { InventoryEntry } from './inventory-codec.ts';
 
-/** Why an object that should go is kept, or undefined when nothing speaks against its removal as far as the inventory tells. */
-export type Guard = { readonly reason: string; readonly message: string } | undefined;
+/** Why an object that should go is kept. */
+export interface Guard {
+  readonly reason: string;
+  readonly message: string;
+}
 
-/** What the guards have to know. */
+/** What the guards have to know that need not ask the server. */
 export interface GuardInput {
   /** Objects to be removed. */
   readonly removals: readonly InventoryEntry[];
@@ -18,10 +20,19 @@ export interface GuardInput {
   readonly approved: boolean;
   /** Namespace of the agent. */
   readonly ownNamespace: string;
-  /** UIDs applied in this sync: an object that moved to another API group or version must not be deleted under its old name. */
-  readonly appliedUids: ReadonlySet<string>;
-  /** Namespaces in which objects stay, of this stack or another one. */
-  readonly usesNamespace: (namespace: string) => boolean;
+  /** Why nothing at all may be deleted now. */
+  readonly frozen: Guard | undefined;
+  /** Whether another stack of this agent is to have the object: it will be moved, not deleted. */
+  readonly isMoving: (entry: InventoryEntry) => boolean;
+}
+
+/** Removals after the guards that look at the inventory alone. */
+export interface Judged {
+  /** May go as far as the inventory tells. */
+  readonly open: readonly InventoryEntry[];
+  /** Of those, the ones that another stack takes over: they are never deleted. */
+  readonly moving: ReadonlySet<InventoryEntry>;
+  readonly kept: ReadonlyMap<InventoryEntry, Guard>;
 }
 
 /** Removals up to this number need no approval, whatever their share (APPLY §5.4). */
@@ -38,40 +49,42 @@ const PRECIOUS: ReadonlySet<string> = new Set([
   'apps/StatefulSet',
 ]);
 
+const APPROVAL = 'approval';
+
 const SYSTEM_NAMESPACE = /^(default|kube-.*)$/;
 
-/** Judges every removal by what is known without asking the server. Result by `keyString`; only kept objects are in it. */
-export function guardRemovals(input: GuardInput): Map<string, NonNullable<Guard>> {
-  const { removals, total, approvedDeletes, approved } = input;
-  const covered = approved || approvedDeletes >= removals.length;
+/** Judges every removal by what is known without asking the server. One whose deletion is under way is open: it is only looked at. */
+export function judgeRemovals(input: GuardInput): Judged {
+  const { removals, total, frozen, approvedDeletes, approved } = input;
+  const moving = new Set(removals.filter((entry) => entry.state !== 'deleting' && input.isMoving(entry)));
+  const deletions = removals.filter((entry) => entry.state !== 'deleting' && !moving.has(entry));
+  const covered = approved || approvedDeletes >= deletions.length;
   const most = Math.max(FUSE_COUNT, Math.floor(total * FUSE_SHARE));
-  const mass: Guard =
-    !covered && removals.length > most
-      ? {
-          reason: 'approval',
-          message: `${removals.length} of ${total} objects would be deleted; more than ${most} need approve_deletes`,
-        }
-      : undefined;
-  const kept = new Map<string, NonNullable<Guard>>();
-  for (const entry of removals) {
-    const guard = mass ?? guardOne(entry, covered, input);
-    if (guard) kept.set(keyString(entry), guard);
+  const message = `${deletions.length} of ${total} objects would be deleted; more than ${most} need approve_deletes`;
+  const fuse = !covered && deletions.length > most ? { reason: APPROVAL, message } : undefined;
+  const kept = new Map<InventoryEntry, Guard>();
+  for (const entry of frozen ? [...moving, ...deletions] : deletions) {
+    const guard = frozen ?? fuse ?? guardOne(entry, covered, input.ownNamespace);
+    if (guard) kept.set(entry, guard);
   }
-  return kept;
+  return { open: removals.filter((entry) => !kept.has(entry)), moving, kept };
 }
 
-function guardOne(entry: InventoryEntry, covered: boolean, input: GuardInput): Guard {
-  if (entry.group === '' && entry.kind === 'Namespace') {
+function guardOne(entry: InventoryEntry, covered: boolean, ownNamespace: string): Guard | undefined {
+  if (isNamespace(entry)) {
     if (SYSTEM_NAMESPACE.test(entry.name))
       return { reason: 'system_namespace', message: `namespace ${entry.name} is never deleted` };
-    if (entry.name === input.ownNamespace)
-      return { reason: 'own_namespace', message: 'the namespace of the agent is never deleted' };
-    if (input.usesNamespace(entry.name)) return { reason: 'in_use', message: 'objects that stay are in the namespace' };
+    if (entry.name === ownNamespace) return { reason: 'own_namespace', message: 'the namespace of the agent is never deleted' };
   }
   if (!covered && PRECIOUS.has(`${entry.group}/${entry.kind}`)) {
-    return { reason: 'approval', message: `deleting a ${entry.kind} needs approve_deletes` };
+    return { reason: APPROVAL, message: `deleting a ${entry.kind} needs approve_deletes` };
   }
   return undefined;
+}
+
+/** Whether an object is a namespace, with everything that is in it. */
+export function isNamespace({ group, kind }: Pick<InventoryEntry, 'group' | 'kind'>): boolean {
+  return group === '' && kind === 'Namespace';
 }
 
 /** Whether the object lives on under another name of its kind: then only the inventory forgets the old one. */
@@ -80,6 +93,11 @@ export function livesOn(entry: InventoryEntry, appliedUids: ReadonlySet<string>)
 }
 
 /** A kept object for reports. */
-export function keptStatus(entry: InventoryEntry, { reason, message }: NonNullable<Guard>): ObjectStatus {
+export function keptStatus(entry: InventoryEntry, { reason, message }: Guard): ObjectStatus {
   return objectStatus(entry, 'kept', reason, message);
+}
+
+/** Number of objects that are kept until the publisher approves their deletion. */
+export function awaitingApproval(objects: readonly ObjectStatus[]): number {
+  return objects.filter(({ state, reason }) => state === 'kept' && reason === APPROVAL).length;
 }

@@ -31,24 +31,22 @@ export function count(outcomes: Outcomes, removed: ReadonlyMap<InventoryEntry, R
   return counts;
 }
 
-/** Adopted, created anew, taken from or left to others, kept, released: what a reader of the event should know besides failures. */
+/** Adopted, moved, created anew, taken from or left to others, kept, released: what a reader of the event should know besides failures. */
 export function notable(outcomes: Outcomes, removed: ReadonlyMap<InventoryEntry, Removal>): ObjectStatus[] {
   const objects: ObjectStatus[] = [];
   for (const outcome of outcomes.values()) {
     const status = outcome.kind === 'applied' ? appliedStatus(outcome) : undefined;
     if (status) objects.push(status);
   }
-  for (const removal of removed.values()) if ('status' in removal) objects.push(removal.status);
+  for (const removal of removed.values()) if ('status' in removal && removal.status) objects.push(removal.status);
   return objects;
 }
 
 /** A success in words. */
-export function successText(counts: Readonly<Record<string, number>>, kept: number, held: number, target: StackTarget): string {
+export function successText(counts: Readonly<Record<string, number>>, target: StackTarget): string {
   const parts = Object.entries(counts)
     .filter(([, number]) => number > 0)
     .map(([name, number]) => `${number} ${name}`);
-  if (held > 0) parts.push(`${held} not deleted because deletions are held`);
-  else if (kept > 0 && counts.kept === undefined) parts.push(`${kept} kept`);
   return `generation ${target.generation}: ${parts.join(', ') || 'nothing to do'}`;
 }
 

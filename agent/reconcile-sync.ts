@@ -11,18 +11,22 @@ import type { InventoryEntry } from './inventory-codec.ts';
 import type { ErrorClass } from './kube/errors.ts';
 import type { ObjectMeta } from './kube/objects.ts';
 import type { Plan, PlannedObject } from './plan.ts';
-import { pruneAll, type Removal } from './prune-run.ts';
+import { keptStatus } from './prune.ts';
+import { isNews, type Removal, type RemoveAgain, removeAgain } from './prune-run.ts';
 import { type Attempt, beginAttempt, endAttempt, openAttempt } from './reconcile-attempt.ts';
 import { count, failureMessage, notable, soonest, successText } from './reconcile-outcome.ts';
+import { judgePlan, pruneRemovals, prunesNow, stillTerminating } from './reconcile-prune.ts';
 import { sameContent } from './stack-worker-goal.ts';
 import type { StackTarget } from './target.ts';
 
 /** How a sync ended. */
 export type SyncEnd =
-  /** As the target says. `keptRetry`: something that should go could not be removed yet. */
+  /**
+   * As the target says. `again`: when to try again what could not be removed yet; `now` if this apply was what it waited for.
+   */
   | {
       readonly kind: 'applied';
-      readonly keptRetry: boolean;
+      readonly again: 'now' | RemoveAgain;
       readonly kept: readonly ObjectStatus[];
       readonly corrected: readonly string[];
     }
@@ -63,7 +67,7 @@ export async function syncStack(input: SyncInput, signal: AbortSignal): Promise<
   const drift = isSettled(inventory, target);
   const type = drift ? 'DRIFT' : 'APPLY';
   const attempt = await beginAttempt(engine, inventory, { ...target, type });
-  received(inventory, target);
+  received(input);
   if (target.options.paused) {
     await inventory.save(signal);
     return { kind: 'paused' };
@@ -86,25 +90,31 @@ export async function syncStack(input: SyncInput, signal: AbortSignal): Promise<
 }
 
 async function execute(input: SyncInput, attempt: Attempt, plan: Plan, signal: AbortSignal): Promise<SyncEnd> {
-  const { engine, inventory, target, stop } = input;
+  const { inventory, target, stop } = input;
   const fresh = inventory.head.appliedGeneration !== target.generation;
-  const removals = engine.deletionsHeld() ? [] : plan.removals;
-  if (plan.changes.length === 0 && removals.length === 0) {
-    return finish(input, attempt, plan, { outcomes: new Map(), removed: new Map() }, fresh, signal);
+  const judged = judgePlan(input, plan);
+  const done: Done = { outcomes: new Map(), removed: new Map() };
+  for (const [entry, guard] of judged.kept) {
+    done.removed.set(entry, { kind: 'kept', status: keptStatus(entry, guard), retry: false });
   }
-  const run = applyRun(input);
+  // What is under way already needs no new intent, and nothing else is written: nothing could leak.
+  if (plan.changes.length === 0 && judged.open.every(({ state }) => state === 'deleting')) {
+    return finish(input, attempt, plan, done, fresh, signal);
+  }
+  const terminating = await stillTerminating(input, plan.changes, signal);
+  const run = applyRun(input, terminating);
   const updates = plan.changes.filter((object) => isUpdate(input, object));
   const refusals = (await preflight(run, updates, signal)).filter((outcome) => REFUSING.has(outcome.class));
   if (stop.aborted) return { kind: 'stopped' };
   if (refusals.length > 0) return refuseDryRun(input, attempt, refusals, signal);
-  await recordIntent(input, attempt, plan, removals, signal);
+  await recordIntent(input, attempt, plan, judged.open, terminating, signal);
   input.phase(Phase.APPLYING);
-  const outcomes = await applyAll(run, plan.changes, signal);
-  const done = { outcomes, removed: new Map<InventoryEntry, Removal>() };
+  for (const [key, outcome] of await applyAll(run, plan.changes, signal)) done.outcomes.set(key, outcome);
   if (stop.aborted) return { kind: 'stopped' };
-  const failed = [...outcomes.values()].some(({ kind }) => kind !== 'applied');
-  if (!failed && removals.length > 0) await prune(input, plan, removals, done, signal);
-  if (stop.aborted && done.removed.size < removals.length) return { kind: 'stopped' };
+  if (judged.open.length > 0 && prunesNow(input, done.outcomes)) {
+    await pruneRemovals(input, judged, plan, done.outcomes, done.removed, signal);
+  }
+  if (stop.aborted && done.removed.size < plan.removals.length) return { kind: 'stopped' };
   return finish(input, attempt, plan, done, fresh, signal);
 }
 
@@ -125,31 +135,34 @@ async function finish(
   const failures = [...outcomes.values()].filter((outcome) => outcome.kind === 'failed');
   const unsent = [...outcomes.values()].filter(({ kind }) => kind === 'skipped').length;
   const kept = [...removed.values()].filter((removal) => removal.kind === 'kept');
-  const held = engine.deletionsHeld() ? plan.removals.length : 0;
   for (const entry of plan.removals) {
     const key = keyString(entry);
-    if (inventory.entries.has(key)) inventory.entries.set(key, { ...entry, digest: '', state: 'kept' });
+    const left = inventory.entries.get(key);
+    if (left && left.state !== 'deleting') inventory.entries.set(key, { ...entry, digest: '', state: 'kept' });
   }
   const counts = count(outcomes, removed, plan);
   const success = failures.length === 0 && unsent === 0;
   const objects = [...failures.map(({ status }) => status), ...notable(outcomes, removed)];
-  const message = success ? successText(counts, kept.length, held, target) : failureMessage(failures, unsent);
+  const message = success ? successText(counts, target) : failureMessage(failures, unsent);
   const corrected = [...outcomes].filter(([, o]) => o.kind === 'applied' && o.result !== 'unchanged').map(([key]) => key);
-  const worked = corrected.length > 0 || [...removed.values()].some(({ kind }) => kind !== 'kept');
+  const worked = corrected.length > 0 || [...removed].some(([entry, removal]) => isNews(entry, removal));
   if (fresh || !success || worked) {
     const eventType =
       attempt.type === 'DRIFT' && worked && plan.removals.length > 0 && corrected.length === 0 ? 'PRUNE' : attempt.type;
     await endAttempt(engine, inventory, attempt, { eventType, success, message, objects, counts });
   }
+  const origin = engine.origin(target.incarnation);
+  const isFirst = inventory.head.origin !== origin;
   inventory.head = {
     ...inventory.head,
     attempt: undefined,
-    ...(success && { appliedGeneration: target.generation }),
+    ...(success && { appliedGeneration: target.generation, origin }),
   };
   await inventory.save(signal);
   if (success) {
     const statuses = kept.map(({ status }) => status);
-    return { kind: 'applied', keptRetry: kept.some(({ retry }) => retry), kept: statuses, corrected };
+    const isOver = isFirst && !inventory.head.partial && kept.length > 0;
+    return { kind: 'applied', again: isOver ? 'now' : removeAgain(kept), kept: statuses, corrected };
   }
   return { kind: 'failed', class: unsent > 0 ? 'transient' : soonest(failures), message, objects };
 }
@@ -160,17 +173,21 @@ async function recordIntent(
   attempt: Attempt,
   plan: Plan,
   removals: readonly InventoryEntry[],
+  terminating: ReadonlyMap<string, ObjectStatus>,
   signal: AbortSignal,
 ): Promise<void> {
-  const { inventory, suspects } = input;
-  for (const entry of removals) inventory.entries.set(keyString(entry), { ...entry, digest: '', state: 'pending' });
+  const { inventory, suspects, target } = input;
+  for (const entry of removals) {
+    if (entry.state !== 'deleting') inventory.entries.set(keyString(entry), { ...entry, digest: '', state: 'pending' });
+  }
   for (const object of plan.changes) {
     const key = keyString(object);
+    if (terminating.has(key)) continue; // nothing is sent before its end
     const held = inventory.entries.get(key);
     if (held && suspects.has(key) && held.digest === object.digest) continue; // the same content again: what is stored stays true
     inventory.entries.set(key, pendingEntry(object, held));
   }
-  inventory.head = { ...inventory.head, attempt: openAttempt(attempt) };
+  inventory.head = { ...inventory.head, attempt: openAttempt(attempt), impersonate: target.options.impersonate };
   await inventory.save(signal);
 }
 
@@ -181,34 +198,10 @@ function pendingEntry(object: PlannedObject, held: InventoryEntry | undefined): 
   return { ...{ group, version, kind, namespace, name, namespaced, wave }, plural, ...last, digest: '', state: 'pending' };
 }
 
-async function prune(
-  input: SyncInput,
-  plan: Plan,
-  removals: readonly InventoryEntry[],
-  { outcomes, removed }: Done,
-  signal: AbortSignal,
-): Promise<void> {
-  const { engine, inventory, target, stop } = input;
-  const { options } = target;
-  const applied = [...outcomes.values()].flatMap((outcome) => (outcome.kind === 'applied' ? [outcome.entry.uid] : []));
-  const stays = new Set([...plan.wanted].map((key) => inventory.entries.get(key)?.namespace));
-  const guards = {
-    removals,
-    total: inventory.entries.size,
-    approvedDeletes: options.approveDeletes,
-    approved: false,
-    ownNamespace: engine.namespace,
-    appliedUids: new Set(applied),
-    usesNamespace: (namespace: string) => stays.has(namespace) || engine.usesNamespace(namespace, target.stackId),
-  };
-  const onRemoval = (entry: InventoryEntry, removal: Removal) => {
-    removed.set(entry, removal);
-    if (removal.kind !== 'kept') inventory.entries.delete(keyString(entry));
-  };
-  await pruneAll({ engine, identity: inventory.identity, options, guards, mode: 'delete', onRemoval, stop }, signal);
-}
-
-function applyRun({ engine, inventory, target, suspects, stop }: SyncInput): ApplyRun {
+function applyRun(
+  { engine, inventory, target, suspects, stop }: SyncInput,
+  terminating: ReadonlyMap<string, ObjectStatus>,
+): ApplyRun {
   const before = new Map(inventory.entries);
   return {
     engine,
@@ -216,6 +209,7 @@ function applyRun({ engine, inventory, target, suspects, stop }: SyncInput): App
     options: target.options,
     before,
     seen: suspects,
+    terminating,
     freshGroups: new Set(),
     unanswered: { count: 0 },
     onApplied: (entry) => inventory.entries.set(keyString(entry), keepFinished(entry, before.get(keyString(entry)))),
@@ -236,13 +230,16 @@ export function isSettled(inventory: Inventory, target: StackTarget): boolean {
 }
 
 /** The target is received and verified: from here on a reconnect tells the broker so. */
-function received(inventory: Inventory, target: StackTarget): void {
+function received({ engine, inventory, target }: SyncInput): void {
   const { stackName, manifestDigest, optionsDigest, deploymentObjectId, incarnation, revision } = target;
   const { tombstone: _, ...head } = inventory.head;
   const receivedGeneration = target.generation;
   const same = sameContent(inventory.head, target);
+  // An inventory that begins here, and not because one was lost, never holds what another broker had applied.
+  const begins = !inventory.stored && !head.partial;
   inventory.head = {
     ...head,
+    ...(begins && { origin: engine.origin(incarnation) }),
     // Another history of the broker may give the same number to something else.
     ...(head.appliedGeneration === target.generation && !same && { appliedGeneration: 0n }),
     ...{ stackName, receivedGeneration, manifestDigest, optionsDigest, deploymentObjectId, incarnation, revision },

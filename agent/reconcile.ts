@@ -1,17 +1,21 @@
+import { createHash } from 'node:crypto';
 import type { Clock } from '#lib/clock.ts';
 import type { Logger } from '#lib/log.ts';
 import { runTasks, type Task } from '#lib/run.ts';
 import { Wakeup } from '#lib/signal.ts';
 import type { YamlPool } from '#lib/yaml-pool.ts';
 import type { StackStatus } from '#proto/brokkr/v1/sync_pb.js';
-import type { Engine } from './apply-engine.ts';
-import { STACK_LABEL } from './apply-identity.ts';
+import type { Engine, OwnedKey, StackRef } from './apply-engine.ts';
+import { MANAGER_PREFIX, STACK_LABEL } from './apply-identity.ts';
 import { ObjectWatch, type WatchedKind } from './drift-watch.ts';
 import { HealthReporter } from './health.ts';
 import { HealthWatch } from './health-watch.ts';
-import { Inventory, type InventoryPlace, loadInventories } from './inventory.ts';
+import { Inventory, loadInventories } from './inventory.ts';
+import type { InventoryPlace } from './inventory-maps.ts';
+import { MarkedObjectSearch } from './inventory-rebuild.ts';
 import type { Kube } from './kube/kube.ts';
 import type { KubeObject } from './kube/objects.ts';
+import { Slots } from './slots.ts';
 import { StackWorker } from './stack-worker.ts';
 import type { WorkerEvents } from './stack-worker-events.ts';
 import type { ContentSource, HeldStack, ReportSink, StackTarget, StackTombstone } from './target.ts';
@@ -44,6 +48,8 @@ export interface ReconcilerOptions {
   readonly namespace: string;
   /** For namespaced objects that name none. */
   readonly defaultNamespace: string;
+  /** Digest of the key the agent shows to the broker; with another one nothing is deleted before a complete apply. */
+  readonly credential?: string;
   /** Stacks worked on at a time; 16 unless given. */
   readonly concurrency?: number;
   /** Time between two looks for kinds the server did not know, in milliseconds; 15 s unless given. */
@@ -78,12 +84,14 @@ export class Reconciler implements Task {
   readonly #arrivals = new Wakeup();
   #suspended: string | undefined;
   #deletionsHeld = true;
+  #damaged: ReadonlyMap<string, readonly KubeObject[]> = new Map();
 
   constructor(deps: ReconcilerDeps, options: ReconcilerOptions) {
-    const { agentId, namespace, defaultNamespace, concurrency = CONCURRENCY } = options;
+    const { agentId, namespace, defaultNamespace, credential = '', concurrency = CONCURRENCY } = options;
     const { kindRecheckMs = KIND_RECHECK_MS, recreateWaitMs = RECREATE_WAIT_MS } = options;
     this.#place = { kube: deps.kube, log: deps.log, agentId, namespace, writer: deps.newId() };
     this.#slots = new Slots(concurrency);
+    const marked = new MarkedObjectSearch(deps);
     this.#engine = {
       ...deps,
       ...{ agentId, namespace, defaultNamespace, kindRecheckMs, recreateWaitMs },
@@ -95,6 +103,11 @@ export class Reconciler implements Task {
         for (const worker of this.#workers.values()) worker.kindsChanged();
       },
       usesNamespace: (name, except) => this.#usesNamespace(name, except),
+      claimedBy: (object, except) => this.#claimedBy(object, except),
+      releasedBy: (fieldManager, object) => this.#releasedBy(fieldManager, object),
+      nudge: (stackId) => this.#workers.get(stackId)?.nudge(),
+      findMarked: (search, signal) => marked.find(search, signal),
+      origin: (incarnation) => createHash('sha256').update(`${credential}\n${incarnation}`).digest('hex').slice(0, 16),
     };
     this.#watch = new ObjectWatch(deps, {
       seen: (kind, key, object) => this.#seen(kind, key, object),
@@ -110,19 +123,20 @@ export class Reconciler implements Task {
 
   /** Reads the inventories from the cluster; what they say is what the agent holds. Call once, first. Rejects when the server cannot be asked. */
   async load(signal: AbortSignal): Promise<HeldStack[]> {
-    const inventories = await loadInventories(this.#place, signal);
+    const { inventories, damaged } = await loadInventories(this.#place, signal);
+    this.#damaged = damaged;
     for (const inventory of inventories) this.#add(inventory);
-    return inventories.map(({ head: { attempt: _, shards: __, ...held } }) => held);
+    return inventories.map(({ head: { attempt: _, shards: __, sequence: ___, partial: ____, ...held } }) => held);
   }
 
   /** A stack as it is to be. Free when that is so already. */
   offer(target: StackTarget): void {
-    this.#worker(target.stackId, target.stackName).offer(target);
+    this.#worker(target, target.generation === 1n).offer(target);
   }
 
   /** A stack that has to leave. */
   withdraw(tombstone: StackTombstone): void {
-    this.#worker(tombstone.stackId, tombstone.stackName).withdraw(tombstone);
+    this.#worker(tombstone, false).withdraw(tombstone);
   }
 
   /** Writes nothing any more, and keeps everything, until `resume`. Writes in flight end. */
@@ -188,8 +202,18 @@ export class Reconciler implements Task {
     await Promise.all(running);
   }
 
-  #worker(stackId: string, stackName: string): StackWorker {
-    return this.#workers.get(stackId) ?? this.#add(new Inventory(this.#place, stackId, stackName));
+  /**
+   * The worker of a stack. One without an inventory may have lost it, unless this is the first generation there ever was: what it had
+   * is looked for before anything is deleted.
+   */
+  #worker({ stackId, stackName }: StackRef, isFirst: boolean): StackWorker {
+    const known = this.#workers.get(stackId);
+    if (known) return known;
+    const inventory = new Inventory(this.#place, stackId, stackName);
+    const damaged = this.#damaged.get(inventory.identity.headName);
+    if (damaged) inventory.restore(damaged);
+    else inventory.head = { ...inventory.head, partial: !isFirst };
+    return this.#add(inventory);
   }
 
   #add(inventory: Inventory): StackWorker {
@@ -223,6 +247,18 @@ export class Reconciler implements Task {
     return Math.max(2, active <= 1 ? limit - SPARE_CALLS : Math.floor(limit / active));
   }
 
+  #claimedBy(object: OwnedKey, except: string): StackRef | undefined {
+    for (const worker of this.#workers.values()) {
+      if (worker.stackId !== except && worker.wants(object)) return worker.inventory.head;
+    }
+    return undefined;
+  }
+
+  #releasedBy(fieldManager: string, object: OwnedKey): StackRef | undefined {
+    const worker = this.#byShort.get(fieldManager.slice(MANAGER_PREFIX.length));
+    return worker?.wants(object) === false ? worker.inventory.head : undefined;
+  }
+
   #usesNamespace(namespace: string, except: string): boolean {
     for (const { stackId, inventory } of this.#workers.values()) {
       if (stackId === except) continue;
@@ -241,7 +277,7 @@ export class Reconciler implements Task {
   #left(key: string): void {
     for (const worker of this.#workers.values()) {
       this.#states.left(worker, key);
-      if (worker.suspects.miss(key)) worker.wake();
+      worker.missed(key);
     }
   }
 
@@ -250,48 +286,8 @@ export class Reconciler implements Task {
       for (const [key, entry] of worker.inventory.entries) {
         if (entry.group !== group || entry.kind !== kind || keys.has(key)) continue;
         if (namespace !== undefined && entry.namespace !== namespace) continue;
-        if (worker.suspects.miss(key)) worker.wake();
+        worker.missed(key);
       }
     }
-  }
-}
-
-/** Bounds the stacks worked on at a time; first come, first served. */
-class Slots {
-  #free: number;
-  readonly #waiting = new Set<() => void>();
-
-  constructor(size: number) {
-    this.#free = size;
-  }
-
-  async run(work: () => Promise<void>, signal: AbortSignal): Promise<void> {
-    signal.throwIfAborted();
-    if (this.#free > 0) this.#free -= 1;
-    else await this.#turn(signal);
-    try {
-      await work();
-    } finally {
-      const [next] = this.#waiting;
-      if (next) {
-        this.#waiting.delete(next);
-        next();
-      } else this.#free += 1;
-    }
-  }
-
-  #turn(signal: AbortSignal): Promise<void> {
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    const grant = () => {
-      signal.removeEventListener('abort', onAbort);
-      resolve();
-    };
-    const onAbort = () => {
-      this.#waiting.delete(grant);
-      reject(signal.reason);
-    };
-    this.#waiting.add(grant);
-    signal.addEventListener('abort', onAbort, { once: true });
-    return promise;
   }
 }

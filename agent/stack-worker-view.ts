@@ -6,7 +6,9 @@ import type { Engine } from './apply-engine.ts';
 import { MAX_OBJECTS } from './apply-report.ts';
 import type { HealthCount } from './health.ts';
 import type { Inventory } from './inventory.ts';
+import { awaitingApproval } from './prune.ts';
 import type { StackTarget } from './target.ts';
+import { terminatingStatus } from './terminating.ts';
 
 /** Characters of a message. */
 const MAX_MESSAGE = 1000;
@@ -36,6 +38,8 @@ export class StackView {
   get status(): StackStatus {
     const { head, entries } = this.#inventory;
     const count = this.#count;
+    const terminating = [...entries.values()].filter(({ state }) => state === 'deleting').map(terminatingStatus);
+    const objects = this.#objects.filter(({ state }) => state !== 'terminating');
     return create(StackStatusSchema, {
       stackId: head.stackId,
       receivedGeneration: this.#target?.generation ?? head.receivedGeneration,
@@ -44,9 +48,10 @@ export class StackView {
       phase: this.#phase,
       health: count?.health ?? Health.UNSPECIFIED,
       message: this.#message.slice(0, MAX_MESSAGE),
-      objects: [...this.#objects, ...(count?.objects ?? [])].slice(0, MAX_OBJECTS),
+      objects: [...objects, ...terminating, ...(count?.objects ?? [])].slice(0, MAX_OBJECTS),
       objectsTotal: count?.objectsTotal ?? entries.size,
       objectsReady: count?.objectsReady ?? 0,
+      awaitingApproval: awaitingApproval(this.#objects),
       changedAt: timestampFromMs(this.#engine.clock.now()),
     });
   }

@@ -4,12 +4,15 @@ import { errorText } from '#lib/errors.ts';
 import { Wakeup } from '#lib/signal.ts';
 import { type ApplyOptions, type ObjectStatus, Phase } from '#proto/brokkr/v1/content_pb.js';
 import type { StackStatus } from '#proto/brokkr/v1/sync_pb.js';
-import type { Engine } from './apply-engine.ts';
+import type { Engine, OwnedKey } from './apply-engine.ts';
 import { Suspects } from './drift-suspects.ts';
 import { FinishedJobs } from './finished-jobs.ts';
+import { ManifestKeys } from './handover.ts';
 import { countHealth, type HealthCount, type HealthSubject } from './health.ts';
 import type { WatchedStack } from './health-watch.ts';
-import { type Inventory, InventoryTakenError } from './inventory.ts';
+import type { Inventory } from './inventory.ts';
+import { InventoryTakenError } from './inventory-maps.ts';
+import { rebuildInventory } from './inventory-rebuild.ts';
 import { classify, type ErrorClass } from './kube/errors.ts';
 import type { ObjectMeta } from './kube/objects.ts';
 import type { Readiness } from './readiness.ts';
@@ -20,9 +23,15 @@ import { compareTarget, type Goal, isStale, type Next, stillWaiting, unfinishedR
 import { retryMs } from './stack-worker-schedule.ts';
 import { StackView } from './stack-worker-view.ts';
 import type { StackTarget, StackTombstone } from './target.ts';
+import { Terminating } from './terminating.ts';
 
-/** Recheck of objects that could not be removed yet. */
-const KEPT_RECHECK_MS = 30_000;
+/** Recheck of objects that could not be removed yet; the wait doubles from these to the cap. */
+const KEPT_RECHECK_MS = { now: 0, soon: 2000, later: 30_000 };
+const KEPT_CAP_MS = 1_800_000;
+/** Until a lost inventory is looked for again, when not every kind could be asked. */
+const REBUILD_RECHECK_MS = 60_000;
+/** Should the watch of a kind not be allowed, the end of a deletion that a withdrawal waits for is seen this late. */
+const UNWATCHED_MS = 300_000;
 
 /**
  * Everything about one stack, in one loop: the newest target wins, an older one in work stops at the next object. Nothing a stack does
@@ -31,16 +40,21 @@ const KEPT_RECHECK_MS = 30_000;
 export class StackWorker implements HealthSubject, WatchedStack {
   readonly inventory: Inventory;
   readonly suspects: Suspects;
+  readonly terminating: Terminating;
   /** By key of the inventory. */
   readonly seen = new Map<string, Readiness>();
   readonly #engine: Engine;
   readonly #events: WorkerEvents;
   readonly #wakeup = new Wakeup();
   #goal: Goal = { kind: 'none' };
+  /** Of the goal's manifest, once asked for. */
+  #keys: ManifestKeys | undefined;
   /** The goal is not reached, as far as is known. */
   #dirty = false;
   #next: Next | undefined;
   #failures = 0;
+  /** Tries in a row after which something was still kept. */
+  #keptTries = 0;
   #job: AbortController | undefined;
   #suspended: string | undefined;
   #left = false;
@@ -53,6 +67,7 @@ export class StackWorker implements HealthSubject, WatchedStack {
     this.inventory = inventory;
     this.#events = events;
     this.suspects = new Suspects(engine, inventory);
+    this.terminating = new Terminating(engine, inventory);
     this.#view = new StackView(engine, inventory);
     this.#jobs = new FinishedJobs(inventory);
   }
@@ -91,6 +106,7 @@ export class StackWorker implements HealthSubject, WatchedStack {
     if (verdict === 'same') this.#view.tell();
     if (verdict !== 'take') return;
     this.#goal = { kind: 'target', target };
+    this.#keys = undefined;
     this.#view.target = target;
     if (!target.options.paused && isSettled(this.inventory, target) && !this.inventory.inDoubt) {
       this.#dirty = false;
@@ -126,6 +142,20 @@ export class StackWorker implements HealthSubject, WatchedStack {
     else this.#begin(this.#view.phase, undefined);
   }
 
+  /** Whether the newest target has an object; undefined while none is known. */
+  wants(object: OwnedKey): boolean | undefined {
+    if (this.#goal.kind !== 'target') return this.#goal.kind === 'tombstone' ? false : undefined;
+    this.#keys ??= new ManifestKeys(this.#goal.target.manifest, this.#engine.defaultNamespace);
+    return this.#keys.has(object);
+  }
+
+  /** What the stack waits for may have happened. */
+  nudge(): void {
+    if (this.#next === undefined && !this.busy) return;
+    this.#next = { at: 0 };
+    this.#wakeup.wake();
+  }
+
   /** The server serves new kinds. */
   kindsChanged(): void {
     if (typeof this.#next?.until !== 'object') return;
@@ -148,6 +178,12 @@ export class StackWorker implements HealthSubject, WatchedStack {
 
   finished(key: string, uid: string): void {
     if (this.#jobs.note(key, uid)) this.#wakeup.wake();
+  }
+
+  /** An object left the watch, or was not among those listed. */
+  missed(key: string): void {
+    if (this.terminating.miss(key)) this.#wakeup.wake();
+    else if (this.suspects.miss(key)) this.wake();
   }
 
   count(): HealthCount | undefined {
@@ -178,7 +214,8 @@ export class StackWorker implements HealthSubject, WatchedStack {
 
   async #wait(signal: AbortSignal): Promise<void> {
     const { clock } = this.#engine;
-    const at = Math.min(this.#next?.at ?? Number.POSITIVE_INFINITY, this.suspects.dueAt(this.#corrects));
+    const next = this.#next?.at ?? Number.POSITIVE_INFINITY;
+    const at = Math.min(next, this.suspects.dueAt(this.#corrects), this.terminating.dueAt);
     if (this.#suspended !== undefined || at === Number.POSITIVE_INFINITY) {
       await this.#wakeup.wait(signal);
       return;
@@ -205,12 +242,14 @@ export class StackWorker implements HealthSubject, WatchedStack {
       }
     }
     const goal = this.#goal;
-    if (goal.kind === 'none') return false;
+    if (goal.kind === 'none' && this.terminating.dueAt === Number.POSITIVE_INFINITY) return false;
     const job = new AbortController();
     let suspects: ReadonlyMap<string, ObjectMeta | undefined> = new Map();
     this.#job = job;
     try {
+      if (await this.terminating.settle(signal)) this.#ended();
       if (goal.kind === 'tombstone') return due ? await this.#leave(goal.tombstone, job.signal, signal) : false;
+      if (goal.kind === 'none') return false;
       if (this.#corrects) suspects = await this.suspects.take(signal);
       if ((due && this.#dirty) || suspects.size > 0) {
         this.#next = undefined;
@@ -218,6 +257,7 @@ export class StackWorker implements HealthSubject, WatchedStack {
         const end = await syncStack({ ...input, phase: (phase) => this.#view.show(phase) }, signal);
         this.#finished(end, job.signal.aborted);
         if (end.kind !== 'applied') this.#putBack(suspects);
+        else if (this.inventory.head.partial) await this.#rebuild(job.signal, signal);
       } else if (due) this.#next = undefined;
     } catch (error) {
       signal.throwIfAborted();
@@ -240,8 +280,8 @@ export class StackWorker implements HealthSubject, WatchedStack {
         this.suspects.corrected(end.corrected);
         this.#failures = 0;
         this.#view.count = this.count();
-        this.#dirty = end.keptRetry || stopped;
-        if (end.keptRetry) this.#again(KEPT_RECHECK_MS);
+        this.#dirty = end.again !== undefined || stopped;
+        if (end.again !== undefined) this.#keepTrying(end.again);
         this.#view.show(Phase.APPLIED, end.kept.length > 0 ? `${end.kept.length} objects are kept` : '', end.kept);
         return;
       case 'refused':
@@ -286,8 +326,13 @@ export class StackWorker implements HealthSubject, WatchedStack {
       return false;
     }
     if (end.kind === 'kept') {
-      if (end.retry) this.#again(KEPT_RECHECK_MS);
+      if (end.again) this.#keepTrying(end.again);
       this.#view.show(Phase.KEPT, end.message, end.objects);
+      return false;
+    }
+    if (end.kind === 'waiting') {
+      this.#again(UNWATCHED_MS);
+      this.#view.show(Phase.PRUNING, end.message);
       return false;
     }
     if (stop.aborted) return false; // a newer target came: the stack stays
@@ -299,6 +344,29 @@ export class StackWorker implements HealthSubject, WatchedStack {
     return true;
   }
 
+  /** Deletions have come to their end: what waited for that goes on. */
+  #ended(): void {
+    const isLeaving = this.#goal.kind === 'tombstone';
+    if (isLeaving || this.#dirty) this.#next = { at: 0 };
+    this.#view.tell();
+  }
+
+  /** Looks for what a lost inventory held; afterwards what is not wanted goes. */
+  async #rebuild(stop: AbortSignal, signal: AbortSignal): Promise<void> {
+    const problem = await rebuildInventory(this.#engine, this.inventory, stop, signal);
+    this.#dirty = true;
+    if (stop.aborted) return;
+    if (problem === undefined) this.#next = { at: 0 };
+    else {
+      this.#engine.log.warn({ stack: this.inventory.head.stackName, problem }, 'inventory cannot be rebuilt completely');
+      this.#again(REBUILD_RECHECK_MS);
+    }
+  }
+
+  #keepTrying(when: keyof typeof KEPT_RECHECK_MS): void {
+    this.#again(Math.min(KEPT_CAP_MS, KEPT_RECHECK_MS[when] * 2 ** Math.min(this.#keptTries++, 20)));
+  }
+
   #ask(): void {
     if (this.#asked) return;
     this.#asked = true;
@@ -308,6 +376,7 @@ export class StackWorker implements HealthSubject, WatchedStack {
   #begin(phase: Phase, reason: string | undefined): void {
     this.#dirty = true;
     this.#failures = 0;
+    this.#keptTries = 0;
     this.#next = { at: 0 };
     if (reason !== undefined) this.#job?.abort(new Error(reason));
     this.#view.show(phase);
