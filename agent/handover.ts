@@ -1,28 +1,40 @@
-import { isOpaque, keyString, type Manifest } from '#lib/object.ts';
+import { compareEntries, isOpaque, keyString, type Manifest, type ManifestEntry, type ObjectKey } from '#lib/object.ts';
 import type { OwnedKey } from './apply-engine.ts';
 import { note, type Sending } from './apply-sending.ts';
 import { takeOver } from './apply-takeover.ts';
 import type { ManagedFieldsEntry, ObjectMeta, ObjectRef } from './kube/objects.ts';
 
-/** Says whether a manifest has an object. What a text that was stored unparsed holds is not known: it has none. */
-export class ManifestKeys {
-  readonly #keys: ReadonlySet<string>;
-  readonly #defaultNamespace: string;
-
-  constructor(manifest: Manifest, defaultNamespace: string) {
-    // A namespace on an object of a cluster-scoped kind means nothing, and only the object that is asked for tells which kinds those are.
-    const entries = isOpaque(manifest) ? [] : manifest;
-    this.#keys = new Set(entries.flatMap((entry) => [`n/${keyString(entry)}`, `c/${keyString({ ...entry, namespace: '' })}`]));
-    this.#defaultNamespace = defaultNamespace;
+/**
+ * Whether a manifest has an object, by its own namespace or by the default one. What a text that was stored unparsed holds is
+ * not known: it has none.
+ */
+export function manifestHas(manifest: Manifest, object: OwnedKey, defaultNamespace: string): boolean {
+  if (isOpaque(manifest)) return false;
+  const { group, kind, namespace, name, namespaced } = object;
+  const has = (inNamespace: string) => {
+    const found = manifest[lowerBound(manifest, { group, kind, namespace: inNamespace, name, version: '' })];
+    return found !== undefined && keyString(found) === keyString({ group, kind, namespace: inNamespace, name });
+  };
+  if (namespaced) return has(namespace) || (namespace === defaultNamespace && has(''));
+  // A namespace on an object of a cluster-scoped kind means nothing.
+  const first = lowerBound(manifest, { group, kind, namespace: '', name: '', version: '' });
+  for (let index = first; ; index++) {
+    const entry = manifest[index];
+    if (entry?.group !== group || entry.kind !== kind) return false;
+    if (entry.name === name) return true;
   }
+}
 
-  /** Whether the object is in the manifest, by its own namespace or by the default one. */
-  has(object: OwnedKey): boolean {
-    const bare = keyString({ ...object, namespace: '' });
-    if (!object.namespaced) return this.#keys.has(`c/${bare}`);
-    const isDefault = object.namespace === this.#defaultNamespace;
-    return this.#keys.has(`n/${keyString(object)}`) || (isDefault && this.#keys.has(`n/${bare}`));
+/** Index of the first entry that is not before `key`, in the order of a manifest. */
+function lowerBound(manifest: readonly ManifestEntry[], key: ObjectKey): number {
+  let [low, high] = [0, manifest.length];
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    const entry = manifest[middle];
+    if (entry && compareEntries(entry, key) < 0) low = middle + 1;
+    else high = middle;
   }
+  return low;
 }
 
 /**

@@ -122,6 +122,23 @@ describe('a stored inventory', () => {
   });
 });
 
+describe('an inventory that two processes begin', () => {
+  it('is that of the first, which the second reads', async () => {
+    const stackId = randomUUID();
+    const [first, second] = [
+      new Inventory(place, stackId, 'begun'),
+      new Inventory({ ...place, writer: 'two' }, stackId, 'begun'),
+    ];
+    fill(first, 2);
+    await first.save(signal);
+    fill(second, 1);
+    await expect(second.save(signal)).rejects.toMatchObject({ status: 409 });
+    await expect(second.save(signal)).rejects.toThrow(InventoryTakenError);
+    expect(await second.reload(signal)).toBeUndefined();
+    expect(second.entries).toEqual(first.entries);
+  });
+});
+
 describe('an inventory in shards', () => {
   /** Every write of a rewritten layout: four shards and the head. */
   const WRITES = 5;
@@ -193,6 +210,7 @@ describe('an inventory in shards', () => {
       const loaded = await load(inventory);
       for (const [key, state] of states(loaded)) expect([before.get(key), after.get(key)], `${k} ${key}`).toContain(state);
       for (const key of after.keys()) expect(loaded?.entries.has(key), `${k} ${key}`).toBe(true);
+      if (k === WRITES - 1) expect(loaded?.entries.get(keys[0] ?? '')?.digest[0]).toBe('f'); // the shards are newer than the head
       expect(loaded?.head.partial).toBe(false);
       fill(loaded as Inventory, 1200);
       await loaded?.save(signal);

@@ -126,7 +126,7 @@ export class Reconciler implements Task {
     const { inventories, damaged } = await loadInventories(this.#place, signal);
     this.#damaged = damaged;
     for (const inventory of inventories) this.#add(inventory);
-    return inventories.map(({ head: { attempt: _, shards: __, sequence: ___, partial: ____, ...held } }) => held);
+    return inventories.map(({ head }) => head);
   }
 
   /** A stack as it is to be. Free when that is so already. */

@@ -7,7 +7,7 @@ import type { StackStatus } from '#proto/brokkr/v1/sync_pb.js';
 import type { Engine, OwnedKey } from './apply-engine.ts';
 import { Suspects } from './drift-suspects.ts';
 import { FinishedJobs } from './finished-jobs.ts';
-import { ManifestKeys } from './handover.ts';
+import { manifestHas } from './handover.ts';
 import { countHealth, type HealthCount, type HealthSubject } from './health.ts';
 import type { WatchedStack } from './health-watch.ts';
 import type { Inventory } from './inventory.ts';
@@ -47,8 +47,6 @@ export class StackWorker implements HealthSubject, WatchedStack {
   readonly #events: WorkerEvents;
   readonly #wakeup = new Wakeup();
   #goal: Goal = { kind: 'none' };
-  /** Of the goal's manifest, once asked for. */
-  #keys: ManifestKeys | undefined;
   /** The goal is not reached, as far as is known. */
   #dirty = false;
   #next: Next | undefined;
@@ -106,7 +104,6 @@ export class StackWorker implements HealthSubject, WatchedStack {
     if (verdict === 'same') this.#view.tell();
     if (verdict !== 'take') return;
     this.#goal = { kind: 'target', target };
-    this.#keys = undefined;
     this.#view.target = target;
     if (!target.options.paused && isSettled(this.inventory, target) && !this.inventory.inDoubt) {
       this.#dirty = false;
@@ -144,9 +141,9 @@ export class StackWorker implements HealthSubject, WatchedStack {
 
   /** Whether the newest target has an object; undefined while none is known. */
   wants(object: OwnedKey): boolean | undefined {
-    if (this.#goal.kind !== 'target') return this.#goal.kind === 'tombstone' ? false : undefined;
-    this.#keys ??= new ManifestKeys(this.#goal.target.manifest, this.#engine.defaultNamespace);
-    return this.#keys.has(object);
+    const goal = this.#goal;
+    if (goal.kind !== 'target') return goal.kind === 'tombstone' ? false : undefined;
+    return manifestHas(goal.target.manifest, object, this.#engine.defaultNamespace);
   }
 
   /** What the stack waits for may have happened. */
@@ -354,8 +351,10 @@ export class StackWorker implements HealthSubject, WatchedStack {
   /** Looks for what a lost inventory held; afterwards what is not wanted goes. */
   async #rebuild(stop: AbortSignal, signal: AbortSignal): Promise<void> {
     const problem = await rebuildInventory(this.#engine, this.inventory, stop, signal);
-    this.#dirty = true;
     if (stop.aborted) return;
+    const isOver = problem === undefined && ![...this.inventory.entries.values()].some(({ state }) => state === 'kept');
+    if (isOver) return;
+    this.#dirty = true;
     if (problem === undefined) this.#next = { at: 0 };
     else {
       this.#engine.log.warn({ stack: this.inventory.head.stackName, problem }, 'inventory cannot be rebuilt completely');

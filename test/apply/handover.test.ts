@@ -131,7 +131,7 @@ describe('T17 an object moves from one stack to another', () => {
       expect(await gaps(mark, name), `after ${k} writes`).toEqual([]);
       if (!isKilled) break;
     }
-  });
+  }, 240_000);
 
   it('T17 not from the stack of another agent: the conflict stays', async () => {
     const { broker, server, identity, namespace } = rig;

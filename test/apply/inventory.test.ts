@@ -137,6 +137,16 @@ describe('a lost inventory', () => {
     expect(byStack).toEqual([]);
   });
 
+  it('is written again with the next change when it was deleted while the agent runs', async () => {
+    const { broker, server } = rig;
+    await using agent = await rig.start();
+    const first = await rig.apply(agent, await broker.publish(yaml(configMap('again'), configMap('again-gone'))));
+    for (const name of await inventoryOf(first)) await server.request('DELETE', rig.path(name));
+    await rig.apply(agent, await broker.publish(configMap('again', 'b'), { after: first }));
+    expect(await rig.present(['again', 'again-gone'])).toEqual(['again']);
+    expect(await inventoryOf(first)).toHaveLength(1);
+  });
+
   it('is found out when the stack is withdrawn, too', async () => {
     const { broker, server } = rig;
     const target = await broker.publish(yaml(configMap('unknown'), role('unknown-role')));

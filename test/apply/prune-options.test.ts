@@ -49,6 +49,31 @@ describe('options and marks', () => {
     expect(await rig.present(['effort-gone'])).toEqual([]);
   });
 
+  it('removes webhook configurations before what serves them, whatever the waves', async () => {
+    const { broker, server, namespace } = rig;
+    await using agent = await rig.start();
+    const hook = `${namespace}-hook`;
+    const webhook = `apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingWebhookConfiguration
+metadata: {name: ${hook}, annotations: {brokkr.io/wave: "-1"}}
+webhooks:
+  - name: hook.example.org
+    admissionReviewVersions: [v1]
+    sideEffects: None
+    failurePolicy: Fail
+    clientConfig: {service: {name: backend, namespace: ${namespace}}}
+    rules: [{apiGroups: [none.example.org], apiVersions: [v1], operations: [CREATE], resources: [nothings]}]
+`;
+    const service = 'apiVersion: v1\nkind: Service\nmetadata: {name: backend}\nspec: {ports: [{port: 443}]}\n';
+    const first = await rig.apply(agent, await broker.publish(yaml(configMap('hooked'), webhook, service)));
+    const mark = await server.auditMark();
+    await rig.apply(agent, await broker.publish(configMap('hooked'), { after: first }));
+    const deleted = (await rig.mutations(mark)).filter(
+      ({ verb, responseStatus }) => verb === 'delete' && responseStatus?.code === 200,
+    );
+    expect(deleted.map(({ objectRef }) => objectRef?.name)).toEqual([hook, 'backend']);
+  });
+
   it('deletes as the propagation mark says', async () => {
     const { broker, server, namespace } = rig;
     await using agent = await rig.start();
