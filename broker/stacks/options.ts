@@ -14,6 +14,7 @@ import {
   PruneMode,
   RecreatePolicy,
 } from '#proto/brokkr/v1/content_pb.js';
+import { assertOptions } from './options-check.ts';
 
 /** Options as a stack's head holds them. */
 export interface EncodedOptions {
@@ -23,9 +24,6 @@ export interface EncodedOptions {
   /** Spelling of the column `deletion_policy`, and of tombstones. */
   readonly deletionPolicy: 'delete' | 'orphan' | 'delete_and_wait';
 }
-
-/** Impersonated service accounts are named `namespace/name`. */
-const SERVICE_ACCOUNT = /^[a-z0-9]([-a-z0-9]*[a-z0-9])?\/[a-z0-9]([-.a-z0-9]*[a-z0-9])?$/;
 
 /** Options with what is not specified spelled out, so that options that mean the same are the same. */
 export function normalOptions(options: ApplyOptions | undefined): ApplyOptions {
@@ -41,12 +39,10 @@ export function normalOptions(options: ApplyOptions | undefined): ApplyOptions {
   return result;
 }
 
-/** Encodes options for the database. Throws `invalid_stack` for an impersonated account that is not `namespace/name`. */
+/** Encodes options for the database. Throws `invalid_stack` (see `assertOptions`). */
 export function encodeOptions(options: ApplyOptions | undefined): EncodedOptions {
   const normal = normalOptions(options);
-  if (normal.impersonate !== '' && !SERVICE_ACCOUNT.test(normal.impersonate)) {
-    throw new BrokkrError('invalid_stack', 'options.impersonate is not a service account written as namespace/name');
-  }
+  assertOptions(normal);
   const bytes = toBinary(ApplyOptionsSchema, normal);
   const deletionPolicy = POLICIES[normal.deletionPolicy];
   return { bytes, digest: createHash('sha256').update(bytes).digest(), deletionPolicy };
@@ -86,6 +82,13 @@ export function optionsForContent(
   if (marker) next.allowEmpty = true;
   else if (afterMarker) next.allowEmpty = false;
   return next;
+}
+
+/** Options of a head for an agent on which the stack is paused. */
+export function pausedOptions(bytes: Uint8Array): EncodedOptions {
+  const options = decodeOptions(bytes);
+  options.paused = true;
+  return encodeOptions(options);
 }
 
 /** Copies single options, named as in the proto, from one message to another. Throws `invalid_request` for unknown names. */
