@@ -2,11 +2,15 @@ import { OnFailure } from '#proto/brokkr/v1/content_pb.js';
 import type { Head } from './inventory-codec.ts';
 import type { StackTarget } from './target.ts';
 
+/** Whether a received target has neither been good nor given up yet. */
+export function isUnjudged(head: Head, target: StackTarget): boolean {
+  if (target.options.paused || !isReceived(head, target)) return false;
+  return head.good?.generation !== target.generation && head.failed?.generation !== target.generation;
+}
+
 /** Whether a received target may be given up for the good generation before it. */
 export function isOnTrial(head: Head, target: StackTarget): boolean {
-  const { onFailure, paused } = target.options;
-  if (onFailure !== OnFailure.ROLLBACK || paused || !isReceived(head, target)) return false;
-  return head.good !== undefined && head.good.generation !== target.generation && head.failed?.generation !== target.generation;
+  return target.options.onFailure === OnFailure.ROLLBACK && head.good !== undefined && isUnjudged(head, target);
 }
 
 /** Whether a target was given up: the good generation is to be applied instead. */
@@ -21,7 +25,7 @@ export function isReceived(head: Head, { generation, incarnation }: StackTarget)
 
 /** What the head says once the target was applied and healthy. */
 export function asGood({ generation, deploymentObjectId, manifestDigest, options }: StackTarget): Partial<Head> {
-  return { good: { generation, deploymentObjectId, manifestDigest, options }, failed: undefined, onTrial: false };
+  return { good: { generation, deploymentObjectId, manifestDigest, options }, failed: undefined, unjudged: false };
 }
 
 /** Why the received generation was given up, in words; empty unless it was. */

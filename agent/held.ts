@@ -20,8 +20,8 @@ interface Entry {
 
 /**
  * What the agent has received and verified, over all sessions: the base of deltas and the source of the root digest.
- * After a restart it is what the inventory heads say. A head whose generation was not applied or is still on trial, and
- * a stack that is leaving, stay outside the root digest until the broker has sent them again, because the engine needs
+ * After a restart it is what the inventory heads say. A head whose generation was not applied or is not judged yet, and a
+ * stack that is leaving, stay outside the root digest until the broker has sent them again, because the engine needs
  * them whole.
  */
 export class HeldState {
@@ -36,7 +36,7 @@ export class HeldState {
       const { stackId, receivedGeneration: generation, manifestDigest, optionsDigest, tombstone } = head;
       this.#entries.set(stackId, { generation, manifestDigest, kind: tombstone ? 'tombstone' : 'target' });
       const settled =
-        !tombstone && !head.onTrial && head.appliedGeneration === generation && manifestDigest.length === DIGEST_BYTES;
+        !tombstone && !head.unjudged && head.appliedGeneration === generation && manifestDigest.length === DIGEST_BYTES;
       if (settled) this.#root.set(stackId, entryDigest(stackId, generation, manifestDigest, optionsDigest));
     }
     this.#incarnation = mostCommon(heads.map(({ incarnation }) => incarnation)) ?? '';

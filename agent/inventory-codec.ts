@@ -94,7 +94,7 @@ export function encodeHead(head: Head): string {
     ...(attempt && { attempt: { ...attempt, generation: `${attempt.generation}` } }),
     ...(good && { good: encodeGood(good) }),
     ...(failed && { failed: { generation: `${failed.generation}`, message: failed.message } }),
-    ...(head.onTrial && { onTrial: true }),
+    ...(head.unjudged && { unjudged: true }),
   } satisfies HeadJson);
 }
 
@@ -119,7 +119,7 @@ export function decodeHead(text: string): Head {
     ...(tombstone && { tombstone: { policy: tombstone.policy, generation: BigInt(tombstone.generation) } }),
     ...(good && { good: decodeGood(good) }),
     ...(failed && { failed: { generation: BigInt(failed.generation), message: failed.message } }),
-    ...(json.onTrial && { onTrial: true }),
+    ...(json.unjudged && { unjudged: true }),
   };
 }
 
@@ -176,7 +176,7 @@ interface HeadJson {
   readonly attempt?: Omit<OpenAttempt, 'generation'> & { readonly generation: string };
   readonly good?: GoodJson;
   readonly failed?: { readonly generation: string; readonly message: string };
-  readonly onTrial?: boolean;
+  readonly unjudged?: boolean;
 }
 
 interface GoodJson {

@@ -5,8 +5,9 @@ import { openEngineRig } from '../test/engine-rig.ts';
 import { startKubeProxy } from '../test/http-proxy.ts';
 import type { Kube as TestKube } from '../test/kube.ts';
 import type { TestIdentity } from '../test/kube-identity.ts';
+import { HeldState } from './held.ts';
 import type { TestAgent, TestBroker } from './reconcile-testing.ts';
-import type { StackTarget } from './target.ts';
+import type { HeldStack, StackTarget } from './target.ts';
 
 let server: TestKube;
 let identity: TestIdentity;
@@ -169,10 +170,47 @@ describe('a generation that fails under the policy rollback', () => {
     const second = await publish(configMap('away', 'b'), first);
     agent.reconciler.offer(second);
     await broker.until('failed', () => statusOf(second)?.phase === Phase.FAILED);
-    await systemClock.sleep(3000, new AbortController().signal); // longer than its deadline
+    await systemClock.sleep(3000, new AbortController().signal); // longer than its deadline: nothing may happen
     proxy.heal();
     await broker.until('good', () => statusOf(second)?.goodGeneration === 2n);
     expect(kinds(second)).not.toContain('ROLLBACK 1');
+  });
+});
+
+describe('a generation whose content cannot be had', () => {
+  it('is not given up for that, however long', async () => {
+    await using agent = await start();
+    const first = await publish(configMap('absent'));
+    await good(agent, first);
+    const second = await publish(configMap('absent', 'b'), first);
+    broker.forgetContent();
+    agent.reconciler.offer(second);
+    const failures = () => broker.eventsOf(second).filter(({ success }) => !success).length;
+    await broker.until('failed for longer than its deadline', () => failures() >= 4); // waits of 0.5, 1 and 2 s between them
+    await publish(configMap('absent', 'b'));
+    await broker.until('good', () => statusOf(second)?.goodGeneration === 2n);
+    expect(kinds(second)).not.toContain('ROLLBACK 1');
+  });
+});
+
+describe('a generation that was not judged before the agent restarted', () => {
+  it('is asked for again and judged then: given up when it is not healthy in time', async () => {
+    const first = await publish(deployment('judged', 'one', 'ready'));
+    const second = await publish(deployment('judged', 'two', 'unready'), first, { ...rollback, failureDeadlineSeconds: 600 });
+    {
+      await using agent = await start();
+      await good(agent, first);
+      agent.reconciler.offer(second);
+      await broker.applied(second);
+    }
+    await using agent = await start();
+    const held = agent.held.find(({ stackId }) => stackId === first.stackId);
+    expect(held).toMatchObject({ appliedGeneration: 2n, unjudged: true, good: { generation: 1n } });
+    const state = new HeldState();
+    state.load([held as HeldStack]);
+    expect(state.summary().entries).toBe(0); // the broker sends it again
+    await rolledBack(agent, { ...second, options: first.options });
+    expect(statusOf(second)).toMatchObject({ appliedGeneration: 1n, refusedGeneration: 2n });
   });
 });
 

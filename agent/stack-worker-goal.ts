@@ -1,7 +1,7 @@
 import { jitter } from '#lib/backoff.ts';
 import type { WantedKind } from './apply-content.ts';
 import type { Engine } from './apply-engine.ts';
-import { isOnTrial } from './good-generation.ts';
+import { isUnjudged } from './good-generation.ts';
 import type { Inventory } from './inventory.ts';
 import type { Head } from './inventory-codec.ts';
 import type { StackTarget, StackTombstone } from './target.ts';
@@ -93,7 +93,7 @@ export function receive(inventory: Inventory, target: StackTarget): void {
     ...(!sameHistory && { good: undefined, failed: undefined }),
     ...{ stackName, receivedGeneration, manifestDigest, optionsDigest, deploymentObjectId, incarnation, revision },
   };
-  inventory.head = { ...next, onTrial: isOnTrial(next, target) };
+  inventory.head = { ...next, unjudged: isUnjudged(next, target) };
 }
 
 /** Whether what was waited for is there: undefined when it is, else when to look again. Makes no attempt and leaves no event. */

@@ -174,7 +174,7 @@ export class Trial {
     // Nothing counts as applied: some of the failed generation may be in the cluster.
     this.#inventory.head = {
       ...this.#inventory.head,
-      ...{ failed: { generation, message }, refusedGeneration: generation, appliedGeneration: 0n, onTrial: false },
+      ...{ failed: { generation, message }, refusedGeneration: generation, appliedGeneration: 0n, unjudged: false },
     };
     await this.#inventory.save(signal);
     return true;

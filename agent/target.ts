@@ -85,8 +85,8 @@ export interface HeldStack {
   readonly good?: GoodGeneration | undefined;
   /** The generation that was given up for the good one. */
   readonly failed?: FailedGeneration | undefined;
-  /** The received generation may still be given up: after a restart its target is needed to judge it. */
-  readonly onTrial?: boolean;
+  /** The received generation was neither good nor given up yet: after a restart its target is needed to judge it. */
+  readonly unjudged?: boolean;
   /** Deployment object of the received generation. */
   readonly deploymentObjectId: string;
   /** Incarnation of the broker's database it came from. */
