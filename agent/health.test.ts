@@ -1,11 +1,12 @@
 import { describe, expect, it } from 'vitest';
 import { keyString } from '#lib/object.ts';
 import { Health } from '#proto/brokkr/v1/content_pb.js';
-import { countHealth, type SeenReadiness } from './health.ts';
+import { countHealth } from './health.ts';
 import type { InventoryEntry } from './inventory-codec.ts';
+import type { Readiness } from './readiness.ts';
 
 const KEY = { group: 'apps', version: 'v1', kind: 'Deployment', namespace: 'shop', name: 'web' };
-const ready: Omit<SeenReadiness, 'generation'> = { state: 'ready', reason: 'Available', message: '', podsReady: 1, podsTotal: 1 };
+const ready: Readiness = { state: 'ready', reason: 'Available', message: '', podsReady: 1, podsTotal: 1 };
 
 /** Written at generation 2. */
 const entry: InventoryEntry = {

@@ -21,6 +21,8 @@ describe('options', () => {
       },
       'options.health_rules[2] is the second one for K.g',
     ],
+    [{ healthRules: [{ kind: 'K', current: 'object.status.ready ==' }] }, 'options.health_rules[0] cannot be used: '],
+    [{ healthRules: [{ kind: 'K', current: 'true', message: '1 + 1' }] }, 'options.health_rules[0] cannot be used: message'],
   ])('%j are refused with their place', (options, words) => {
     expect(() => assertOptions(create(ApplyOptionsSchema, options))).toThrow(words);
   });

@@ -14,7 +14,6 @@ import {
   PruneMode,
   RecreatePolicy,
 } from '#proto/brokkr/v1/content_pb.js';
-import { assertOptions } from './options-check.ts';
 
 /** Options as a stack's head holds them. */
 export interface EncodedOptions {
@@ -39,10 +38,9 @@ export function normalOptions(options: ApplyOptions | undefined): ApplyOptions {
   return result;
 }
 
-/** Encodes options for the database. Throws `invalid_stack` (see `assertOptions`). */
+/** Encodes options for the database. Those of a request have been checked by `assertOptions`. */
 export function encodeOptions(options: ApplyOptions | undefined): EncodedOptions {
   const normal = normalOptions(options);
-  assertOptions(normal);
   const bytes = toBinary(ApplyOptionsSchema, normal);
   const deletionPolicy = POLICIES[normal.deletionPolicy];
   return { bytes, digest: createHash('sha256').update(bytes).digest(), deletionPolicy };
