@@ -99,7 +99,7 @@ export class HealthWatch implements Task {
     const early = rule && unsettled(object);
     if (!rule || early) this.#judge.forget(id);
     if (!rule && !hasReadiness(group, kind)) return;
-    const ours = early ?? readiness(group, kind, object);
+    const ours = { ...(early ?? readiness(group, kind, object)), generation: object.metadata.generation ?? 0 };
     if (facts.kind === 'batch/Job' && ours.reason === 'Complete') stack.finished(key, object.metadata.uid);
     if (!rule || early) this.#know(id, facts, ours);
     else {

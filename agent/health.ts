@@ -31,7 +31,7 @@ export interface HealthCount {
 
 /**
  * Counts the health of the objects of a stack: `seen` is what is known of them, by key, `rules` are those of the stack. An object whose state
- * was not seen yet is on its way.
+ * was not seen since it was written is on its way.
  */
 export function countHealth(
   entries: Iterable<InventoryEntry>,
@@ -74,8 +74,9 @@ function stateOf(entry: InventoryEntry, seen: ReadonlyMap<string, Readiness>, ru
   if (!hasReadiness(entry.group, entry.kind) && !ruleFor(rules, entry.group, entry.kind))
     return { ...none, state: 'ready', reason: 'Applied', message: '' };
   const known = seen.get(keyString(entry));
-  if (known) return known;
-  if (entry.finished) return GONE_JOB;
+  const written = entry.print?.generation ?? 0;
+  if (known && (known.generation ?? written) >= written) return known;
+  if (!known && entry.finished) return GONE_JOB;
   return { ...none, state: 'progressing', reason: 'NotSeen', message: 'its state was not seen yet' };
 }
 

@@ -20,8 +20,9 @@ interface Entry {
 
 /**
  * What the agent has received and verified, over all sessions: the base of deltas and the source of the root digest.
- * After a restart it is what the inventory heads say. A head whose generation was not applied, and a stack that is
- * leaving, stay outside the root digest until the broker has sent them again, because the engine needs them whole.
+ * After a restart it is what the inventory heads say. A head whose generation was not applied or is not judged yet, and a
+ * stack that is leaving, stay outside the root digest until the broker has sent them again, because the engine needs
+ * them whole.
  */
 export class HeldState {
   readonly #entries = new Map<string, Entry>();
@@ -34,7 +35,8 @@ export class HeldState {
     for (const head of heads) {
       const { stackId, receivedGeneration: generation, manifestDigest, optionsDigest, tombstone } = head;
       this.#entries.set(stackId, { generation, manifestDigest, kind: tombstone ? 'tombstone' : 'target' });
-      const settled = !tombstone && head.appliedGeneration === generation && manifestDigest.length === DIGEST_BYTES;
+      const settled =
+        !tombstone && !head.unjudged && head.appliedGeneration === generation && manifestDigest.length === DIGEST_BYTES;
       if (settled) this.#root.set(stackId, entryDigest(stackId, generation, manifestDigest, optionsDigest));
     }
     this.#incarnation = mostCommon(heads.map(({ incarnation }) => incarnation)) ?? '';

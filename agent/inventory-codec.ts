@@ -1,10 +1,10 @@
 import { gunzipSync, gzipSync } from 'node:zlib';
-import { create } from '@bufbuild/protobuf';
+import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { compareUtf8, keyString, type ObjectKey } from '#lib/object.ts';
 import type { Marks } from '#lib/object-marks.ts';
-import type { DeletionPolicy } from '#proto/brokkr/v1/content_pb.js';
+import { ApplyOptionsSchema, type DeletionPolicy } from '#proto/brokkr/v1/content_pb.js';
 import { type Revision, RevisionSchema } from '#proto/brokkr/v1/sync_pb.js';
-import type { HeldStack } from './target.ts';
+import type { GoodGeneration, HeldStack } from './target.ts';
 
 /** What tells whether somebody else touched what we applied. */
 export interface Fingerprint {
@@ -48,7 +48,7 @@ export interface InventoryEntry extends ObjectKey {
 export interface OpenAttempt {
   readonly id: string;
   readonly generation: bigint;
-  readonly type: 'APPLY' | 'PRUNE' | 'DRIFT';
+  readonly type: 'APPLY' | 'PRUNE' | 'DRIFT' | 'ROLLBACK';
   readonly deploymentObjectId: string;
 }
 
@@ -104,7 +104,7 @@ export function sameEntry(a: InventoryEntry | undefined, b: InventoryEntry | und
 
 /** The head as JSON. */
 export function encodeHead(head: Head): string {
-  const { revision, tombstone, attempt } = head;
+  const { revision, tombstone, attempt, good, failed } = head;
   return JSON.stringify({
     format: 1,
     stackId: head.stackId,
@@ -124,6 +124,9 @@ export function encodeHead(head: Head): string {
     ...(revision && { revision: [`${revision.xid}`, `${revision.seq}`, `${revision.nonce}`] }),
     ...(tombstone && { tombstone: { policy: tombstone.policy, generation: `${tombstone.generation}` } }),
     ...(attempt && { attempt: { ...attempt, generation: `${attempt.generation}` } }),
+    ...(good && { good: encodeGood(good) }),
+    ...(failed && { failed: { generation: `${failed.generation}`, message: failed.message } }),
+    ...(head.unjudged && { unjudged: true }),
   } satisfies HeadJson);
 }
 
@@ -131,7 +134,7 @@ export function encodeHead(head: Head): string {
 export function decodeHead(text: string): Head {
   const json = JSON.parse(text) as HeadJson;
   if (json.format !== 1) throw new Error(`inventory format ${json.format} is not known`);
-  const { tombstone, attempt } = json;
+  const { tombstone, attempt, good, failed } = json;
   return {
     stackId: json.stackId,
     stackName: json.stackName,
@@ -150,6 +153,27 @@ export function decodeHead(text: string): Head {
     revision: json.revision && readRevision(json.revision),
     attempt: attempt && { ...attempt, generation: BigInt(attempt.generation) },
     ...(tombstone && { tombstone: { policy: tombstone.policy, generation: BigInt(tombstone.generation) } }),
+    ...(good && { good: decodeGood(good) }),
+    ...(failed && { failed: { generation: BigInt(failed.generation), message: failed.message } }),
+    ...(json.unjudged && { unjudged: true }),
+  };
+}
+
+function encodeGood({ generation, deploymentObjectId, manifestDigest, options }: GoodGeneration): GoodJson {
+  return {
+    generation: `${generation}`,
+    deploymentObject: deploymentObjectId,
+    manifest: Buffer.from(manifestDigest).toString('hex'),
+    options: Buffer.from(toBinary(ApplyOptionsSchema, options)).toString('base64'),
+  };
+}
+
+function decodeGood({ generation, deploymentObject, manifest, options }: GoodJson): GoodGeneration {
+  return {
+    generation: BigInt(generation),
+    deploymentObjectId: deploymentObject,
+    manifestDigest: Buffer.from(manifest, 'hex'),
+    options: fromBinary(ApplyOptionsSchema, Buffer.from(options, 'base64')),
   };
 }
 
@@ -194,6 +218,16 @@ interface HeadJson {
   readonly revision?: readonly string[];
   readonly tombstone?: { readonly policy: DeletionPolicy; readonly generation: string };
   readonly attempt?: Omit<OpenAttempt, 'generation'> & { readonly generation: string };
+  readonly good?: GoodJson;
+  readonly failed?: { readonly generation: string; readonly message: string };
+  readonly unjudged?: boolean;
+}
+
+interface GoodJson {
+  readonly generation: string;
+  readonly deploymentObject: string;
+  readonly manifest: string;
+  readonly options: string;
 }
 
 /** Short names: there are thousands of lines. */

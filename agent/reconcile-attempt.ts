@@ -6,7 +6,7 @@ import type { OpenAttempt } from './inventory-codec.ts';
 
 /** How an attempt ended, for its event. */
 export interface AttemptEnd {
-  readonly eventType: 'APPLY' | 'PRUNE' | 'DRIFT' | 'VALIDATE';
+  readonly eventType: OpenAttempt['type'] | 'VALIDATE';
   readonly success: boolean;
   readonly message: string;
   readonly objects: readonly ObjectStatus[];

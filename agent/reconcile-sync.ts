@@ -7,7 +7,7 @@ import type { Engine } from './apply-engine.ts';
 import type { ApplyRun, Failure } from './apply-run.ts';
 import { keepFinished } from './finished-jobs.ts';
 import type { Inventory } from './inventory.ts';
-import type { InventoryEntry } from './inventory-codec.ts';
+import type { Head, InventoryEntry } from './inventory-codec.ts';
 import type { ErrorClass } from './kube/errors.ts';
 import type { ObjectMeta } from './kube/objects.ts';
 import type { Plan, PlannedObject } from './plan.ts';
@@ -16,7 +16,7 @@ import { isNews, type Removal, type RemoveAgain, removeAgain } from './prune-run
 import { type Attempt, beginAttempt, endAttempt, openAttempt } from './reconcile-attempt.ts';
 import { count, failureMessage, notable, soonest, successText } from './reconcile-outcome.ts';
 import { judgePlan, pruneRemovals, prunesNow, stillTerminating } from './reconcile-prune.ts';
-import { sameContent } from './stack-worker-goal.ts';
+import { isSettled, receive } from './stack-worker-goal.ts';
 import type { StackTarget } from './target.ts';
 
 /** How a sync ended. */
@@ -48,7 +48,14 @@ export type SyncEnd =
 export interface SyncInput {
   readonly engine: Engine;
   readonly inventory: Inventory;
+  /** What the broker wants; an older history of it is forgotten. */
+  readonly goal: StackTarget;
+  /** What is applied: the goal, or the good generation in its place. */
   readonly target: StackTarget;
+  /** Why it is not the goal; empty when it is. */
+  readonly because: string;
+  /** What the head also says once the target is applied. */
+  readonly proof: (target: StackTarget) => Partial<Head>;
   /** Objects to apply again though their content did not change, with what was seen of them; undefined when they are gone. */
   readonly suspects: ReadonlyMap<string, ObjectMeta | undefined>;
   readonly stop: AbortSignal;
@@ -63,12 +70,11 @@ const REFUSING: ReadonlySet<ErrorClass> = new Set(['permanent', 'denied', 'permi
  * what the inventory holds as applied is not sent again. Rejects only with the signal's reason or when the inventory cannot be stored.
  */
 export async function syncStack(input: SyncInput, signal: AbortSignal): Promise<SyncEnd> {
-  const { engine, inventory, target, suspects } = input;
-  const drift = isSettled(inventory, target);
-  const type = drift ? 'DRIFT' : 'APPLY';
+  const { engine, inventory, goal, target, suspects } = input;
+  const type = isSettled(inventory, target) ? 'DRIFT' : goal === target ? 'APPLY' : 'ROLLBACK';
   const attempt = await beginAttempt(engine, inventory, { ...target, type });
-  received(input);
-  if (target.options.paused) {
+  receive(inventory, goal, engine.origin(goal.incarnation));
+  if (goal.options.paused) {
     await inventory.save(signal);
     return { kind: 'paused' };
   }
@@ -149,14 +155,20 @@ async function finish(
   if (fresh || !success || worked) {
     const eventType =
       attempt.type === 'DRIFT' && worked && plan.removals.length > 0 && corrected.length === 0 ? 'PRUNE' : attempt.type;
-    await endAttempt(engine, inventory, attempt, { eventType, success, message, objects, counts });
+    await endAttempt(engine, inventory, attempt, {
+      eventType,
+      success,
+      message: eventText(input, attempt, message),
+      objects,
+      counts,
+    });
   }
   const origin = engine.origin(target.incarnation);
   const isFirst = inventory.head.origin !== origin;
   inventory.head = {
     ...inventory.head,
     attempt: undefined,
-    ...(success && { appliedGeneration: target.generation, origin }),
+    ...(success && { appliedGeneration: target.generation, origin, ...input.proof(target) }),
   };
   await inventory.save(signal);
   if (success) {
@@ -223,44 +235,27 @@ function isUpdate({ inventory, suspects }: SyncInput, object: PlannedObject): bo
   return held !== undefined && held.uid !== '' && held.state === 'applied' && !suspects.has(key);
 }
 
-/** Whether the inventory says that this target was applied as a whole. */
-export function isSettled(inventory: Inventory, target: StackTarget): boolean {
-  const { head } = inventory;
-  return head.appliedGeneration === target.generation && head.attempt?.type !== 'APPLY' && sameContent(inventory.head, target);
-}
-
-/** The target is received and verified: from here on a reconnect tells the broker so. */
-function received({ engine, inventory, target }: SyncInput): void {
-  const { stackName, manifestDigest, optionsDigest, deploymentObjectId, incarnation, revision } = target;
-  const { tombstone: _, ...head } = inventory.head;
-  const receivedGeneration = target.generation;
-  const same = sameContent(inventory.head, target);
-  // An inventory that begins here, and not because one was lost, never holds what another broker had applied.
-  const begins = !inventory.stored && !head.partial;
-  inventory.head = {
-    ...head,
-    ...(begins && { origin: engine.origin(incarnation) }),
-    // Another history of the broker may give the same number to something else.
-    ...(head.appliedGeneration === target.generation && !same && { appliedGeneration: 0n }),
-    ...{ stackName, receivedGeneration, manifestDigest, optionsDigest, deploymentObjectId, incarnation, revision },
-  };
+/** What an event says: that of a rollback begins with the reason for it. */
+function eventText({ because }: SyncInput, { type }: Attempt, message: string): string {
+  return type === 'ROLLBACK' ? `${because}; ${message}` : message;
 }
 
 async function refuse(
-  { engine, inventory, target }: SyncInput,
+  input: SyncInput,
   attempt: Attempt,
   refusal: { readonly message: string; readonly objects: readonly ObjectStatus[]; readonly missing: readonly WantedKind[] },
   signal: AbortSignal,
 ): Promise<SyncEnd> {
+  const { engine, inventory, goal, target } = input;
   const { message, objects, missing } = refusal;
   await endAttempt(engine, inventory, attempt, {
     eventType: 'VALIDATE',
     success: false,
-    message,
+    message: eventText(input, attempt, message),
     objects,
     counts: { failed: objects.length },
   });
-  inventory.head = { ...inventory.head, refusedGeneration: target.generation };
+  if (target === goal) inventory.head = { ...inventory.head, refusedGeneration: target.generation };
   await inventory.save(signal);
   return { kind: 'refused', message, objects, missing };
 }
@@ -280,13 +275,15 @@ async function refuseDryRun(
 }
 
 async function fail(
-  { engine, inventory }: SyncInput,
+  input: SyncInput,
   attempt: Attempt,
   kind: ErrorClass,
   message: string,
   signal: AbortSignal,
 ): Promise<SyncEnd> {
-  await endAttempt(engine, inventory, attempt, { eventType: attempt.type, success: false, message, objects: [] });
+  const { engine, inventory } = input;
+  const event = { eventType: attempt.type, success: false, message: eventText(input, attempt, message), objects: [] };
+  await endAttempt(engine, inventory, attempt, event);
   signal.throwIfAborted();
   return { kind: 'failed', class: kind, message, objects: [] };
 }

@@ -3,6 +3,7 @@ import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import { type Clock, systemClock } from '#lib/clock.ts';
 import { manifestDigest } from '#lib/digest.ts';
 import { createLog, type Logger } from '#lib/log.ts';
+import type { Manifest } from '#lib/object.ts';
 import { createYamlPool, type YamlPool } from '#lib/yaml-pool.ts';
 import { ApplyOptionsSchema, DeletionPolicy, Phase } from '#proto/brokkr/v1/content_pb.js';
 import type { AttemptEvent, StackHealth, StackStatus } from '#proto/brokkr/v1/sync_pb.js';
@@ -118,6 +119,7 @@ export function openTestBroker(namespace: string, clock: Clock = systemClock): T
 /** Where publications and their content come from. */
 function openPublisher(yaml: YamlPool, clock: Clock) {
   const texts = new Map<string, string>();
+  const manifests = new Map<string, Manifest>();
   const fetched: string[] = [];
   const content = {
     async documents(_stack: string, _generation: bigint, digests: readonly string[]) {
@@ -125,6 +127,12 @@ function openPublisher(yaml: YamlPool, clock: Clock) {
       const found = digests.map((digest) => [digest, texts.get(digest)] as const);
       if (found.some(([, text]) => text === undefined)) throw new ContentUnavailableError('the broker cannot be reached');
       return new Map(found as [string, string][]);
+    },
+    async manifest(_stack: string, _generation: bigint, digest: Uint8Array) {
+      const manifest = manifests.get(Buffer.from(digest).toString('hex'));
+      if (!manifest) throw new ContentUnavailableError('the broker cannot be reached');
+      fetched.push(Buffer.from(digest).toString('hex'));
+      return manifest;
     },
   };
   const publish: TestBroker['publish'] = async (text, { after, validation = 'full', options = {} } = {}) => {
@@ -134,6 +142,7 @@ function openPublisher(yaml: YamlPool, clock: Clock) {
     const [first] = problems.filter(({ severity }) => severity === 'error');
     if (first) throw new Error(first.message);
     for (const { sourceDigest, text: document } of documents) texts.set(sourceDigest, document);
+    manifests.set(Buffer.from(manifestDigest(manifest)).toString('hex'), manifest);
     return {
       stackId,
       stackName: after?.stackName ?? `stack-${stackId.slice(0, 8)}`,
@@ -149,7 +158,11 @@ function openPublisher(yaml: YamlPool, clock: Clock) {
       revision: undefined,
     };
   };
-  return { content, publish, fetched, forgetContent: () => texts.clear() };
+  const forgetContent = () => {
+    texts.clear();
+    manifests.clear();
+  };
+  return { content, publish, fetched, forgetContent };
 }
 
 /** The other end of the reports. */

@@ -20,6 +20,7 @@ const MAX_ITEMS = 2000;
 const MAX_EVENTS = 500;
 const MAX_OBJECTS = 100;
 const MAX_MESSAGE_CHARS = 1024;
+const FAILED: ReadonlySet<Phase> = new Set([Phase.FAILED, Phase.REFUSED, Phase.ROLLED_BACK]);
 /** Room in a frame for numbers and the envelope. */
 const SLACK_BYTES = 4096;
 
@@ -59,7 +60,7 @@ export class Reports implements ReportSink {
     }
     if (status.phase === Phase.PRUNED) this.#latest.delete(stackId);
     else this.#latest.set(stackId, whole);
-    const failed = status.phase === Phase.FAILED || status.phase === Phase.REFUSED || status.health === Health.FAILING;
+    const failed = FAILED.has(status.phase) || status.health === Health.FAILING;
     if (failed) this.#failing.add(stackId);
     else this.#failing.delete(stackId);
     this.#statuses.set(stackId, whole);
@@ -97,6 +98,7 @@ export class Reports implements ReportSink {
         receivedGeneration: generation,
         receivedManifestDigest: manifestDigest,
         appliedGeneration: before?.appliedGeneration ?? 0n,
+        goodGeneration: before?.goodGeneration ?? 0n,
         phase: Phase.RECEIVED,
         health: before?.health ?? Health.UNSPECIFIED,
         ...(at && { changedAt: at }),

@@ -1,7 +1,9 @@
 import { jitter } from '#lib/backoff.ts';
 import type { WantedKind } from './apply-content.ts';
 import type { Engine } from './apply-engine.ts';
+import { isUnjudged } from './good-generation.ts';
 import type { Inventory } from './inventory.ts';
+import type { Head } from './inventory-codec.ts';
 import type { StackTarget, StackTombstone } from './target.ts';
 
 /** What a stack is to become; `none` until the broker has spoken. */
@@ -59,7 +61,45 @@ export function sameContent(
   a: Pick<StackTarget, 'manifestDigest' | 'optionsDigest'>,
   b: Pick<StackTarget, 'manifestDigest' | 'optionsDigest'>,
 ): boolean {
-  return Buffer.compare(a.manifestDigest, b.manifestDigest) === 0 && Buffer.compare(a.optionsDigest, b.optionsDigest) === 0;
+  return sameDigest(a.manifestDigest, b.manifestDigest) && sameDigest(a.optionsDigest, b.optionsDigest);
+}
+
+function sameDigest(a: Uint8Array, b: Uint8Array): boolean {
+  return Buffer.compare(a, b) === 0;
+}
+
+/**
+ * Whether the inventory says that this target, received or good before it, was applied as a whole. Numbers alone do not tell: another
+ * history of the broker may give the same one to something else.
+ */
+export function isSettled({ head }: Pick<Inventory, 'head'>, target: StackTarget): boolean {
+  const underWay = head.attempt?.type === 'APPLY' || head.attempt?.type === 'ROLLBACK';
+  if (underWay || head.appliedGeneration !== target.generation) return false;
+  if (head.receivedGeneration === target.generation) return sameContent(head, target);
+  return head.good?.generation === target.generation && sameDigest(head.good.manifestDigest, target.manifestDigest);
+}
+
+/**
+ * The target is received and verified: from here on a reconnect tells the broker so. Still to be stored. `origin` says which broker and key
+ * it came from.
+ */
+export function receive(inventory: Inventory, target: StackTarget, origin: string): void {
+  const { stackName, manifestDigest, optionsDigest, deploymentObjectId, incarnation, revision } = target;
+  const { tombstone: _, ...head } = inventory.head;
+  const receivedGeneration = target.generation;
+  const sameHistory = head.incarnation === incarnation;
+  // Within one history options alone differ when this agent is paused or resumed: what is applied stays applied.
+  const sameApplied = sameHistory ? sameDigest(head.manifestDigest, manifestDigest) : sameContent(head, target);
+  // An inventory that begins here, and not because one was lost, never holds what another broker had applied.
+  const begins = !inventory.stored && !head.partial;
+  const next: Head = {
+    ...head,
+    ...(begins && { origin }),
+    ...(head.appliedGeneration === target.generation && !sameApplied && { appliedGeneration: 0n }),
+    ...(!sameHistory && { good: undefined, failed: undefined }),
+    ...{ stackName, receivedGeneration, manifestDigest, optionsDigest, deploymentObjectId, incarnation, revision },
+  };
+  inventory.head = { ...next, unjudged: isUnjudged(next, target) };
 }
 
 /** Whether what was waited for is there: undefined when it is, else when to look again. Makes no attempt and leaves no event. */

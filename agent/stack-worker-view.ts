@@ -4,6 +4,7 @@ import { Health, type ObjectStatus, Phase } from '#proto/brokkr/v1/content_pb.js
 import { type StackStatus, StackStatusSchema } from '#proto/brokkr/v1/sync_pb.js';
 import type { Engine } from './apply-engine.ts';
 import { MAX_OBJECTS } from './apply-report.ts';
+import { failureOf } from './good-generation.ts';
 import type { HealthCount } from './health.ts';
 import type { Inventory } from './inventory.ts';
 import { awaitingApproval } from './prune.ts';
@@ -28,6 +29,7 @@ export class StackView {
     this.#engine = engine;
     this.#inventory = inventory;
     this.#phase = restoredPhase(inventory);
+    this.#message = failureOf(inventory.head);
   }
 
   get phase(): Phase {
@@ -45,6 +47,8 @@ export class StackView {
       receivedGeneration: this.#target?.generation ?? head.receivedGeneration,
       receivedManifestDigest: this.#target?.manifestDigest ?? head.manifestDigest,
       appliedGeneration: head.appliedGeneration,
+      refusedGeneration: head.failed?.generation ?? 0n,
+      goodGeneration: head.good?.generation ?? 0n,
       phase: this.#phase,
       health: count?.health ?? Health.UNSPECIFIED,
       message: this.#message.slice(0, MAX_MESSAGE),
@@ -69,6 +73,21 @@ export class StackView {
     this.tell();
   }
 
+  /** What has to be applied is: the target, or the good generation in its place. */
+  applied(message = '', objects: readonly ObjectStatus[] = []): void {
+    const { head } = this.#inventory;
+    const because = failureOf(head);
+    const back = because === '' ? [] : [`${because}; ${head.appliedGeneration} is applied again`];
+    this.show(because === '' ? Phase.APPLIED : Phase.ROLLED_BACK, [...back, message].filter(Boolean).join('; '), objects);
+  }
+
+  /** What has to be applied is not. */
+  failed(phase: Phase.FAILED | Phase.REFUSED, message: string, objects: readonly ObjectStatus[]): void {
+    const because = failureOf(this.#inventory.head);
+    if (because === '') this.show(phase, message, objects);
+    else this.show(Phase.FAILED, `${because}; going back failed: ${message}`, objects);
+  }
+
   /** What the objects are like. Not sent by itself. */
   set count(count: HealthCount | undefined) {
     this.#count = count;
@@ -83,6 +102,7 @@ export class StackView {
 /** The state of a stack before anything was heard of it in this process. */
 function restoredPhase({ head, entries }: Inventory): Phase {
   if (head.tombstone) return Phase.PRUNING;
+  if (head.failed?.generation === head.receivedGeneration) return Phase.ROLLED_BACK;
   if (head.appliedGeneration === head.receivedGeneration && head.appliedGeneration > 0n) return Phase.APPLIED;
   if (head.refusedGeneration === head.receivedGeneration && head.refusedGeneration > 0n) return Phase.REFUSED;
   return entries.size > 0 ? Phase.FAILED : Phase.RECEIVED;

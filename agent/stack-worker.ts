@@ -17,10 +17,10 @@ import { classify, type ErrorClass } from './kube/errors.ts';
 import type { ObjectMeta } from './kube/objects.ts';
 import type { Readiness } from './readiness.ts';
 import { leaveStack } from './reconcile-leave.ts';
-import { isSettled, type SyncEnd, syncStack } from './reconcile-sync.ts';
 import type { WorkerEvents } from './stack-worker-events.ts';
 import { compareTarget, type Goal, isStale, type Next, stillWaiting, unfinishedRemoval } from './stack-worker-goal.ts';
 import { retryMs } from './stack-worker-schedule.ts';
+import { Trial, type TrialEnd } from './stack-worker-trial.ts';
 import { StackView } from './stack-worker-view.ts';
 import type { StackTarget, StackTombstone } from './target.ts';
 import { Terminating } from './terminating.ts';
@@ -59,6 +59,7 @@ export class StackWorker implements HealthSubject, WatchedStack {
   #asked = false;
   readonly #view: StackView;
   readonly #jobs: FinishedJobs;
+  readonly #trial: Trial;
 
   constructor(engine: Engine, inventory: Inventory, events: WorkerEvents) {
     this.#engine = engine;
@@ -68,14 +69,18 @@ export class StackWorker implements HealthSubject, WatchedStack {
     this.terminating = new Terminating(engine, inventory);
     this.#view = new StackView(engine, inventory);
     this.#jobs = new FinishedJobs(inventory);
+    this.#trial = new Trial(engine, inventory, () => this.#counted);
   }
 
   get stackId(): string {
     return this.inventory.head.stackId;
   }
 
+  /** That of what is applied; empty while no generation is, as a whole. */
   get deploymentObjectId(): string {
-    return this.inventory.head.deploymentObjectId;
+    const { appliedGeneration, receivedGeneration, deploymentObjectId, good } = this.inventory.head;
+    if (appliedGeneration === receivedGeneration) return deploymentObjectId;
+    return good?.generation === appliedGeneration ? good.deploymentObjectId : '';
   }
 
   /** How it is applied; undefined while it has no target. */
@@ -105,10 +110,11 @@ export class StackWorker implements HealthSubject, WatchedStack {
     if (verdict !== 'take') return;
     this.#goal = { kind: 'target', target };
     this.#view.target = target;
-    if (!target.options.paused && isSettled(this.inventory, target) && !this.inventory.inDoubt) {
+    this.#trial.begin(target);
+    if (!target.options.paused && this.#trial.settled && !this.inventory.inDoubt) {
       this.#dirty = false;
       this.#next = undefined;
-      this.#view.show(Phase.APPLIED);
+      this.#view.applied();
       this.#events.changed();
       this.#wakeup.wake(); // what was seen before the target came
       return;
@@ -121,6 +127,7 @@ export class StackWorker implements HealthSubject, WatchedStack {
     if (isStale(this.#goal, tombstone)) return;
     this.#goal = { kind: 'tombstone', tombstone };
     this.#view.target = undefined;
+    this.#trial.begin(undefined);
     this.#begin(Phase.PRUNING, 'the stack was withdrawn');
   }
 
@@ -128,7 +135,10 @@ export class StackWorker implements HealthSubject, WatchedStack {
   suspend(reason: string | undefined): void {
     this.#suspended = reason;
     if (reason !== undefined) this.#job?.abort(new Error(reason));
-    else this.#wakeup.wake();
+    else {
+      this.#trial.resume();
+      this.#wakeup.wake();
+    }
   }
 
   /** Deletions are allowed again: what was kept only for that goes now. */
@@ -185,12 +195,17 @@ export class StackWorker implements HealthSubject, WatchedStack {
 
   count(): HealthCount | undefined {
     if (this.inventory.head.appliedGeneration === 0n || this.#goal.kind === 'tombstone') return undefined;
+    return this.#counted;
+  }
+
+  get #counted(): HealthCount {
     return countHealth(this.inventory.entries.values(), this.seen, this.options?.healthRules);
   }
 
   healthChanged(count: HealthCount): void {
     this.#view.count = count;
     this.#view.tell();
+    if (this.#trial.noticed(count)) this.#wakeup.wake();
   }
 
   /** Works until `signal` aborts or the stack has left. */
@@ -212,7 +227,7 @@ export class StackWorker implements HealthSubject, WatchedStack {
   async #wait(signal: AbortSignal): Promise<void> {
     const { clock } = this.#engine;
     const next = this.#next?.at ?? Number.POSITIVE_INFINITY;
-    const at = Math.min(next, this.suspects.dueAt(this.#corrects), this.terminating.dueAt);
+    const at = Math.min(next, this.suspects.dueAt(this.#corrects), this.terminating.dueAt, this.#trial.dueAt);
     if (this.#suspended !== undefined || at === Number.POSITIVE_INFINITY) {
       await this.#wakeup.wait(signal);
       return;
@@ -247,11 +262,14 @@ export class StackWorker implements HealthSubject, WatchedStack {
       if (await this.terminating.settle(signal)) this.#ended();
       if (goal.kind === 'tombstone') return due ? await this.#leave(goal.tombstone, job.signal, signal) : false;
       if (goal.kind === 'none') return false;
+      const verdict = await this.#trial.review(signal);
+      if (verdict === 'good') this.#view.tell();
+      if (verdict === 'given_up') return this.#goBack();
       if (this.#corrects) suspects = await this.suspects.take(signal);
       if ((due && this.#dirty) || suspects.size > 0) {
         this.#next = undefined;
-        const input = { engine: this.#engine, inventory: this.inventory, target: goal.target, suspects, stop: job.signal };
-        const end = await syncStack({ ...input, phase: (phase) => this.#view.show(phase) }, signal);
+        const input = { engine: this.#engine, inventory: this.inventory, goal: goal.target, suspects, stop: job.signal };
+        const end = await this.#trial.sync({ ...input, phase: (phase) => this.#view.show(phase) }, signal);
         this.#finished(end, job.signal.aborted);
         if (end.kind !== 'applied') this.#putBack(suspects);
         else if (this.inventory.head.partial) await this.#rebuild(job.signal, signal);
@@ -271,7 +289,7 @@ export class StackWorker implements HealthSubject, WatchedStack {
     this.suspects.putBack(suspects, this.#next?.at);
   }
 
-  #finished(end: SyncEnd, stopped: boolean): void {
+  #finished(end: TrialEnd, stopped: boolean): void {
     switch (end.kind) {
       case 'applied':
         this.suspects.corrected(end.corrected);
@@ -279,20 +297,23 @@ export class StackWorker implements HealthSubject, WatchedStack {
         this.#view.count = this.count();
         this.#dirty = end.again !== undefined || stopped;
         if (end.again !== undefined) this.#keepTrying(end.again);
-        this.#view.show(Phase.APPLIED, end.kept.length > 0 ? `${end.kept.length} objects are kept` : '', end.kept);
+        this.#view.applied(end.kept.length > 0 ? `${end.kept.length} objects are kept` : '', end.kept);
         return;
       case 'refused':
         this.#failures += 1;
         if (end.missing.length > 0) this.#again(this.#engine.kindRecheckMs, { kinds: end.missing });
         else this.#again(retryMs('permanent', 1));
-        this.#view.show(Phase.REFUSED, end.message, end.objects);
+        this.#view.failed(Phase.REFUSED, end.message, end.objects);
         return;
       case 'failed':
         this.#failed(end.class, end.message, end.objects);
         return;
       case 'paused':
         this.#dirty = false;
-        this.#view.show(this.#view.phase === Phase.RECEIVED ? Phase.RECEIVED : Phase.APPLIED, 'paused: nothing is applied');
+        this.#view.show(this.#trial.settled ? Phase.APPLIED : Phase.RECEIVED, 'paused: nothing is applied');
+        return;
+      case 'given_up':
+        if (!stopped) this.#goBack();
         return;
       case 'stopped':
         if (this.#suspended !== undefined) this.#again(0);
@@ -300,11 +321,17 @@ export class StackWorker implements HealthSubject, WatchedStack {
     }
   }
 
+  /** The target was given up: the good generation is applied next. */
+  #goBack(): false {
+    this.#begin(Phase.FAILED, undefined);
+    return false;
+  }
+
   #failed(kind: ErrorClass, message: string, objects: readonly ObjectStatus[]): void {
     this.#dirty = true;
     this.#failures += 1;
     this.#again(retryMs(kind, this.#failures), kind === 'transient' ? 'server' : undefined);
-    this.#view.show(Phase.FAILED, message, objects);
+    this.#view.failed(Phase.FAILED, message, objects);
   }
 
   /** The sync itself could not be carried out: the inventory could not be read or stored, or there is a bug. */

@@ -48,6 +48,23 @@ export interface StackTombstone {
   readonly revision: Revision | undefined;
 }
 
+/** A generation the agent can go back to: it was applied as a whole and healthy. */
+export interface GoodGeneration {
+  readonly generation: bigint;
+  readonly deploymentObjectId: string;
+  /** 32 bytes. */
+  readonly manifestDigest: Uint8Array;
+  /** How it was applied. */
+  readonly options: ApplyOptions;
+}
+
+/** A generation that failed for good, so that the good one is applied instead. Not tried again: only a newer one is. */
+export interface FailedGeneration {
+  readonly generation: bigint;
+  /** Why. */
+  readonly message: string;
+}
+
 /** What an inventory head in the cluster says about a stack; what the agent holds after a restart. */
 export interface HeldStack {
   /** UUID of the stack. */
@@ -60,10 +77,16 @@ export interface HeldStack {
   readonly manifestDigest: Uint8Array;
   /** Options digest of the received generation; empty when none was received. */
   readonly optionsDigest: Uint8Array;
-  /** Newest generation applied completely; 0 when none. */
+  /** Generation applied completely, and not written over since by one that failed; 0 when none. */
   readonly appliedGeneration: bigint;
   /** Newest generation refused as a whole; 0 when none. */
   readonly refusedGeneration: bigint;
+  /** Newest generation that was applied and healthy. */
+  readonly good?: GoodGeneration | undefined;
+  /** The generation that was given up for the good one. */
+  readonly failed?: FailedGeneration | undefined;
+  /** The received generation was neither good nor given up yet: after a restart its target is needed to judge it. */
+  readonly unjudged?: boolean;
   /** Deployment object of the received generation. */
   readonly deploymentObjectId: string;
   /** Incarnation of the broker's database it came from. */
@@ -86,6 +109,8 @@ export interface ContentSource {
     digests: readonly string[],
     signal: AbortSignal,
   ): Promise<ReadonlyMap<string, string>>;
+  /** The manifest of a generation, from the broker; its digest has been checked. Throws as `documents`. */
+  manifest(stackId: string, generation: bigint, digest: Uint8Array, signal: AbortSignal): Promise<Manifest>;
 }
 
 /** Takes what the engine has to say. */

@@ -1,4 +1,4 @@
-import { Phase } from '#proto/brokkr/v1/content_pb.js';
+import { Phase, type ApplyOptions as StackOptions } from '#proto/brokkr/v1/content_pb.js';
 import { type ApplyResponse, type GetStackStatusResponse, StackService, Validation } from '#proto/brokkr/v1/stacks_pb.js';
 import { type Cli, connect } from './cli.ts';
 import type { Client } from './client.ts';
@@ -6,6 +6,7 @@ import { EXIT, type ExitCode } from './failure.ts';
 import { type Manifests, placeText, readManifests } from './manifests.ts';
 import { problemLine, withPlaces } from './problems.ts';
 import { agentText, enumText, objectText } from './show.ts';
+import { readOptions } from './stack-options.ts';
 import { progressText } from './status.ts';
 import { untilHealthy, type WaitEnd } from './wait.ts';
 
@@ -18,6 +19,9 @@ export interface ApplyOptions {
   readonly label?: readonly string[];
   readonly annotation?: Readonly<Record<string, string>>;
   readonly agent?: readonly string[];
+  /** A file with the options of the stack, and single ones; left alone when neither is given. */
+  readonly options?: string;
+  readonly option?: Readonly<Record<string, string>>;
   readonly wait?: boolean;
   readonly timeout: number;
   readonly validation: 'full' | 'none';
@@ -29,9 +33,10 @@ const MAX_CHANGES = 50;
 
 /** `brokkr apply`: publishes files as a stack and, with `--wait`, follows it to every targeted agent. */
 export async function apply(cli: Cli, options: ApplyOptions, stdin: NodeJS.ReadableStream): Promise<ExitCode> {
+  const given = await readOptions(options);
   const manifests = await readManifests({ paths: options.filename, recursive: options.recursive === true, stdin });
   const client = await connect(cli);
-  const answer = await publish(client, manifests, options, cli.signal);
+  const answer = await publish(client, manifests, options, given?.options, cli.signal);
   for (const line of resultLines(answer, options.dryRun === true)) cli.terminal.line(line);
   for (const warning of answer.warnings) cli.terminal.note(`warning: ${problemLine(manifests, warning)}`);
   if (options.dryRun || !answer.stack) return EXIT.ok;
@@ -45,6 +50,7 @@ async function publish(
   client: Client,
   manifests: Manifests,
   { stack, label, annotation, agent, validation, dryRun = false }: ApplyOptions,
+  options: StackOptions | undefined,
   signal: AbortSignal,
 ): Promise<ApplyResponse> {
   const request = {
@@ -55,6 +61,7 @@ async function publish(
     ...(label && { labels: { values: [...label] } }),
     ...(annotation && { annotations: { values: { ...annotation } } }),
     ...(agent && { agents: { values: [...agent] } }),
+    ...(options && { options }),
   };
   try {
     return await client.call(StackService.method.apply, request, signal);
@@ -79,13 +86,21 @@ function counted(count: number, noun: string): string {
   return `${count} ${noun}${count === 1 ? '' : 's'}`;
 }
 
+/** The head that is waited for. */
 interface Published {
   readonly id: string;
   readonly name: string;
   readonly generation: bigint;
 }
 
-async function follow(cli: Cli, client: Client, manifests: Manifests, stack: Published, timeoutMs: number): Promise<ExitCode> {
+/** Waits for a generation on every targeted agent and says how that ended. */
+export async function follow(
+  cli: Cli,
+  client: Client,
+  manifests: Manifests | undefined,
+  stack: Published,
+  timeoutMs: number,
+): Promise<ExitCode> {
   const onStatus = (status: GetStackStatusResponse) => cli.terminal.progress(progressText(status));
   const wait = { stackId: stack.id, generation: stack.generation, timeoutMs, onStatus };
   const end = await untilHealthy(client, wait, cli.clock, cli.signal);

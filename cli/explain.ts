@@ -33,9 +33,9 @@ export async function explain(cli: Cli, { agent, stack, output }: ExplainOptions
   for (const line of table(['AGENT', 'STACK', 'ASSIGNED', 'WHY'], rows, cli.terminal.paint)) cli.terminal.line(line);
 }
 
-function why({ matched, nearly, withheld }: TargetExplanation): string {
-  const because = matched.map(({ detail }) => detail);
+function why({ matched, nearly, withheld, paused }: TargetExplanation): string {
+  const because = [...matched.map(({ detail }) => detail), ...(paused ? ['paused: nothing is applied'] : [])];
   if (withheld !== '') return [...because, `withheld: ${withheld}`].join('; ');
-  if (because.length > 0) return because.join('; ');
+  if (matched.length > 0) return because.join('; ');
   return nearly.length > 0 ? `nearly: ${nearly.map(({ detail }) => detail).join('; ')}` : 'no rule matches';
 }

@@ -2,7 +2,14 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import { readValue } from '#lib/setting.ts';
 
 /** Options whose value is a file or a folder; completion offers names of files for them. */
-export const FILE_OPTIONS: ReadonlySet<string> = new Set(['--filename', '--pak-file', '--ca-file', '--kubeconfig', '--data-dir']);
+export const FILE_OPTIONS: ReadonlySet<string> = new Set([
+  '--filename',
+  '--pak-file',
+  '--ca-file',
+  '--kubeconfig',
+  '--data-dir',
+  '--options',
+]);
 
 /** `-o`: for people, or what the REST API answers. */
 export function outputOption(): Option {
@@ -49,7 +56,7 @@ export function collectPairs(
 }
 
 /** Parses a positive whole number. */
-function wholeNumber(text: string): number {
+export function wholeNumber(text: string): number {
   const number = Number(text);
   if (!/^\d+$/.test(text) || number < 1 || !Number.isSafeInteger(number))
     throw new InvalidArgumentError('it is not a number from 1');

@@ -2,7 +2,16 @@ import { Argument, Command, Option } from 'commander';
 import type { Cli } from './cli.ts';
 import type { ExitCode } from './failure.ts';
 import { KINDS } from './kinds.ts';
-import { addFileOptions, collect, collectPairs, durationOption, limitOption, outputOption, portNumber } from './options.ts';
+import {
+  addFileOptions,
+  collect,
+  collectPairs,
+  durationOption,
+  limitOption,
+  outputOption,
+  portNumber,
+  wholeNumber,
+} from './options.ts';
 
 /** Runs a command with what every command is given. */
 export type Runner = (work: (cli: Cli) => Promise<void> | Promise<ExitCode>) => Promise<void>;
@@ -31,6 +40,7 @@ export function createProgram({ run, version }: ProgramOptions): Command {
     .exitOverride();
   addUp(program, run);
   addPublishing(program, run);
+  addCommands(program, run);
   addLooking(program, run);
   addCreating(program, run);
   addTargeting(program, run);
@@ -58,6 +68,8 @@ function addPublishing(program: Command, run: Runner): void {
     .option('--label <label>', 'labels of the stack, exactly these (repeatable)', collect)
     .option('--annotation <key=value>', 'annotations of the stack, exactly these (repeatable)', collectPairs)
     .option('--agent <agent>', 'direct assignments, exactly these (repeatable)', collect)
+    .option('--options <file>', 'options of the stack, exactly these: YAML or JSON, see options.md')
+    .option('--option <name=value>', 'an option beside those of the file (repeatable)', collectPairs)
     .option('--wait', 'wait until every targeted agent has applied it and is healthy')
     .addOption(durationOption('--timeout <duration>', 'how long to wait', '5m'))
     .addOption(
@@ -69,6 +81,34 @@ function addPublishing(program: Command, run: Runner): void {
     .description('show what an apply would change; exit code 3 when something')
     .requiredOption('--stack <name>', 'the stack')
     .action((options) => run(async (cli) => (await import('./diff.ts')).diff(cli, options, process.stdin)));
+}
+
+function addCommands(program: Command, run: Runner): void {
+  const stack = (name: string, description: string) =>
+    program.command(name).description(description).argument('<stack>', 'name or id');
+  const waiting = (command: Command) =>
+    command
+      .option('--wait', 'wait until every targeted agent has applied it and is healthy')
+      .addOption(durationOption('--timeout <duration>', 'how long to wait', '5m'));
+  waiting(
+    stack('rollback', 'make an earlier generation the head again; without one named, the last that was good on every agent')
+      .addOption(new Option('--to <generation>', 'this generation, with its options').argParser(wholeNumber))
+      .addOption(new Option('--revision <number>', 'this revision, with the options it had last').argParser(wholeNumber)),
+  ).action((name, options) => run(async (cli) => (await import('./rollback.ts')).rollback(cli, name, options)));
+  waiting(stack('retry', 'let agents that refused the head, or went back from it, try again')).action((name, options) =>
+    run(async (cli) => (await import('./rollback.ts')).retry(cli, name, options)),
+  );
+  for (const [name, paused, description] of [
+    ['pause', true, 'apply nothing, prune nothing, correct no drift, until resumed'],
+    ['resume', false, 'end a pause'],
+  ] as const) {
+    stack(name, description)
+      .option('--agent <agent>', 'on this agent only')
+      .action((given, options) => run(async (cli) => (await import('./pause.ts')).setPaused(cli, given, paused, options)));
+  }
+  stack('set', 'change single options of a stack, for example approve_deletes=40')
+    .argument('<name=value...>', 'see options.md', collectPairs)
+    .action((name, option) => run(async (cli) => (await import('./set.ts')).set(cli, name, option)));
 }
 
 function addLooking(program: Command, run: Runner): void {

@@ -7,7 +7,8 @@ const EXIT_MEANINGS: Readonly<Record<keyof typeof EXIT, string>> = {
   usage: 'the command line is wrong',
   differences: '`diff` found differences',
   timeout: '`--timeout` is over and an agent is not there yet',
-  agentFailed: 'an agent refused the stack, failed to apply it for 10 s on end, or kept what it should remove',
+  agentFailed:
+    'an agent refused the stack, went back to an earlier generation, failed to apply it for 10 s on end, or kept what it should remove',
   interrupted: 'Ctrl-C',
 };
 

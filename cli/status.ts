@@ -3,7 +3,7 @@ import { type GetStackStatusResponse, StackService } from '#proto/brokkr/v1/stac
 import { type Cli, connect } from './cli.ts';
 import { printDocument } from './output.ts';
 import { getStack } from './resolve.ts';
-import { agentText, healthCell, objectText, phaseCell, timeText } from './show.ts';
+import { agentText, enumText, healthCell, objectText, phaseCell, timeText } from './show.ts';
 import { table } from './terminal.ts';
 import { statusChanges } from './wait.ts';
 
@@ -47,14 +47,18 @@ function statusLines({ terminal }: Cli, { stack, agents }: GetStackStatusRespons
     agentText(agent),
     agent.connected ? 'yes' : { text: 'no', colour: 'yellow' as const },
     `${agent.appliedGeneration}/${agent.desiredGeneration}`,
-    phaseCell(agent.phase),
+    agent.paused ? { text: `${enumText(Phase, agent.phase)}, paused`, colour: 'yellow' as const } : phaseCell(agent.phase),
     healthCell(agent.health),
     `${agent.objectsReady}/${agent.objectsTotal}`,
     timeText(agent.appliedAt),
-    agent.message ?? '',
+    [agent.message ?? '', approvalText(agent)].filter((text) => text !== '').join('; '),
   ]);
   const header = ['AGENT', 'CONNECTED', 'APPLIED', 'PHASE', 'HEALTH', 'READY', 'APPLIED AT', 'MESSAGE'];
   return [title, ...table(header, rows, terminal.paint), ...objectLines(agents)];
+}
+
+function approvalText({ awaitingApproval }: GetStackStatusResponse['agents'][number]): string {
+  return awaitingApproval === 0 ? '' : `${awaitingApproval} deletions wait for approve_deletes`;
 }
 
 function objectLines(agents: GetStackStatusResponse['agents']): string[] {

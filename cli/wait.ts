@@ -38,7 +38,7 @@ export function standingOf(agent: AgentStackStatus, generation: bigint): Standin
   const { appliedGeneration, receivedGeneration, phase, health } = agent;
   if (appliedGeneration >= generation && phase === Phase.APPLIED && health === Health.HEALTHY) return 'healthy';
   if (receivedGeneration < generation) return 'pending';
-  if (phase === Phase.REFUSED) return 'refused';
+  if (phase === Phase.REFUSED || phase === Phase.ROLLED_BACK) return 'refused';
   return phase === Phase.FAILED || (phase === Phase.APPLIED && health === Health.FAILING) ? 'failing' : 'pending';
 }
 
@@ -48,7 +48,7 @@ export function targetedAgents(status: GetStackStatusResponse): AgentStackStatus
 }
 
 /**
- * Waits until every targeted agent has applied the generation and is healthy, or cannot be expected to: it refused, or
+ * Waits until every targeted agent has applied the generation and is healthy, or cannot be expected to: it refused, went back, or
  * failed for 10 s on end. Follows the status stream, dialled again when it breaks off (20 times at most).
  */
 export async function untilHealthy(

@@ -93,6 +93,8 @@ export const ERRORS = {
   invalid_annotation: [Code.InvalidArgument, 400],
   stack_annotation_not_found: [Code.NotFound, 404],
   deployment_object_not_found: [Code.NotFound, 404],
+  generation_not_found: [Code.NotFound, 404],
+  no_good_generation: [Code.FailedPrecondition, 409],
   invalid_deployment_object: [Code.InvalidArgument, 400],
   agent_not_associated: [Code.PermissionDenied, 403],
   generator_not_associated: [Code.PermissionDenied, 403],

@@ -45,6 +45,12 @@ export function judgeHealth(questions: readonly HealthQuestion[]): HealthVerdict
   return verdicts;
 }
 
+/** Why a rule cannot be used; undefined when it can. */
+export function healthRuleProblem(rule: HealthExpressions): string | undefined {
+  const compiled = compile(rule);
+  return 'invalid' in compiled ? compiled.invalid : undefined;
+}
+
 interface Programs {
   readonly failed: CelProgram<'bool'> | undefined;
   readonly progressing: CelProgram<'bool'> | undefined;

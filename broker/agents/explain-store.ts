@@ -22,6 +22,10 @@ export interface PairRow {
   readonly accepted: boolean;
   /** There is a released generation with content for this agent. */
   readonly has_content: boolean;
+  /** The stack is paused on this agent. */
+  readonly paused_here: boolean;
+  /** Options of the stack's head. */
+  readonly stack_options: Buffer;
   readonly matched: readonly MatchedRule[];
   readonly stack_labels: readonly string[];
   readonly agent_labels: readonly string[];
@@ -49,7 +53,7 @@ export async function listPairs(
     `with pair as materialized (
        select a.id as agent_id, a.name as agent_name, a.status as agent_status, a.deleted_at is not null as agent_deleted,
          coalesce(a.acceptance, $4) as acceptance, s.id as stack_id, s.name as stack_name, s.deleted_at is not null as stack_deleted,
-         s.generator_id, s.generation
+         s.generator_id, s.generation, s.options
        from (
          select * from stack
          where ($2::uuid is null and deleted_at is null or id = $2) and ($3::uuid is null or generator_id = $3)
@@ -68,6 +72,7 @@ export async function listPairs(
          (select from agent_generator_registration c where c.agent_id = p.agent_id and c.generator_id = p.generator_id) as accepted,
        exists (select from stack_generation n where n.stack_id = p.stack_id and n.deployment_object_id is not null and n.generation =
          coalesce((select r.generation from release r where r.agent_id = p.agent_id and r.stack_id = p.stack_id), p.generation)) as has_content,
+       exists (select from agent_pause x where x.agent_id = p.agent_id and x.stack_id = p.stack_id) as paused_here, p.options as stack_options,
        (select coalesce(json_agg(json_build_object('method', t.method, 'detail', t.detail) order by t.method, t.detail), '[]')
           from targeting t where t.agent_id = p.agent_id and t.stack_id = p.stack_id) as matched,
        array(select l.label::text from stack_label l where l.stack_id = p.stack_id order by 1) as stack_labels,

@@ -7,6 +7,7 @@ import {
   type TargetRuleSchema,
 } from '#proto/brokkr/v1/agents_pb.js';
 import type { Query } from '../api/command.ts';
+import { decodeOptions } from '../stacks/options.ts';
 import { assertOwner, notFound } from '../stacks/stacks.ts';
 import { findStack } from '../stacks/store.ts';
 import type { Acceptance } from '../targeting/store.ts';
@@ -54,6 +55,7 @@ function explainPair(pair: PairRow): MessageInitShape<typeof TargetExplanationSc
     matched: pair.matched.map(matchedRule),
     nearly: [...nearLabels(pair), ...nearAnnotations(pair), ...noRules(pair)],
     withheld,
+    paused: pair.paused_here || decodeOptions(pair.stack_options).paused,
   };
 }
 

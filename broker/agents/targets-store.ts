@@ -56,8 +56,9 @@ export interface ContentRow extends DeploymentObjectRow {
 }
 
 /**
- * These deployment objects, newest first, without those the agent has an event about when `unreportedBy` names it. The
- * subquery stops at the first event (`not exists` would read all of them), so that it stays fast as events accumulate.
+ * These deployment objects, newest first, without those the agent has an event about when `unreportedBy` names it: one since
+ * they last became a head by content, rollback or retry (the same may be head twice). The subquery stops at the first event
+ * (`not exists` would read all of them), so that it stays fast as events accumulate.
  */
 export async function listContent(
   tx: Queryable,
@@ -70,7 +71,10 @@ export async function listContent(
      from deployment_object d
      where d.id = any($1)
        and (select true from agent_event e
-            where e.agent_id = $2::uuid and e.deployment_object_id = d.id and e.deleted_at is null limit 1) is null
+            where e.agent_id = $2::uuid and e.deployment_object_id = d.id and e.deleted_at is null
+              and e.created_at >= (select max(g.created_at) from stack_generation g
+                where g.stack_id = d.stack_id and g.deployment_object_id = d.id and g.cause in ('content', 'rollback', 'retry', 'deletion'))
+            limit 1) is null
      order by d.sequence_id desc`,
     [ids, unreportedBy ?? null],
   );

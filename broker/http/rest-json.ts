@@ -8,7 +8,7 @@ import {
   toJson,
 } from '@bufbuild/protobuf';
 import { base64Encode } from '@bufbuild/protobuf/wire';
-import { wireNamesOf } from './wire-names.ts';
+import { wireNamesOf } from '#lib/wire-names.ts';
 
 /** Prints one message type as REST JSON. */
 export type Printer = (message: Message) => JsonValue;

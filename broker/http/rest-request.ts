@@ -9,10 +9,10 @@ import {
 } from '@bufbuild/protobuf';
 import { FieldMaskSchema } from '@bufbuild/protobuf/wkt';
 import { BrokkrError, type ErrorName } from '#lib/errors.ts';
+import { InputReader } from '#lib/rest-input.ts';
 import { decodeText, mediaType, readBody, YAML_TYPES } from './body.ts';
 import { jsonErrorPosition } from './json-position.ts';
 import { hasBody, type IncomingRequest } from './request.ts';
-import { InputReader } from './rest-input.ts';
 import type { Route } from './routes.ts';
 import { invalidName, isErrorName } from './rpc-errors.ts';
 

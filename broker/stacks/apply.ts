@@ -10,6 +10,7 @@ import { type Content, type ContentDeps, publish, readContent, traceparentOf } f
 import { findDeploymentObjectRow, findManifest } from './content-store.ts';
 import { diffManifests, type ManifestChange, manifestFromProto } from './manifest.ts';
 import { decodeOptions, encodeOptions, nextOptions, normalOptions, sameOptions } from './options.ts';
+import { assertOptions } from './options-check.ts';
 import { deploymentObjectToProto, problemToProto, stackToProto } from './rows.ts';
 import { assertRules, replaceRules, type WantedRules } from './rules.ts';
 import { newSalt, ownerOf } from './stacks.ts';
@@ -44,6 +45,7 @@ export async function prepareApply(
 ): Promise<Prepared> {
   const generatorId = await ownerOf(deps.db, principal, request.generatorId);
   assertRules(wantedRules(request));
+  assertOptions(request.options);
   const [stack] = await findStacksByName(deps.db, request.name, generatorId);
   const salt = stack?.salt ?? newSalt();
   if (request.yamlContent === undefined) return { generatorId, salt, content: undefined };

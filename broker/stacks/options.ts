@@ -24,9 +24,6 @@ export interface EncodedOptions {
   readonly deletionPolicy: 'delete' | 'orphan' | 'delete_and_wait';
 }
 
-/** Impersonated service accounts are named `namespace/name`. */
-const SERVICE_ACCOUNT = /^[a-z0-9]([-a-z0-9]*[a-z0-9])?\/[a-z0-9]([-.a-z0-9]*[a-z0-9])?$/;
-
 /** Options with what is not specified spelled out, so that options that mean the same are the same. */
 export function normalOptions(options: ApplyOptions | undefined): ApplyOptions {
   const result = options ? clone(ApplyOptionsSchema, options) : create(ApplyOptionsSchema);
@@ -41,12 +38,9 @@ export function normalOptions(options: ApplyOptions | undefined): ApplyOptions {
   return result;
 }
 
-/** Encodes options for the database. Throws `invalid_stack` for an impersonated account that is not `namespace/name`. */
+/** Encodes options for the database. Those of a request have been checked by `assertOptions`. */
 export function encodeOptions(options: ApplyOptions | undefined): EncodedOptions {
   const normal = normalOptions(options);
-  if (normal.impersonate !== '' && !SERVICE_ACCOUNT.test(normal.impersonate)) {
-    throw new BrokkrError('invalid_stack', 'options.impersonate is not a service account written as namespace/name');
-  }
   const bytes = toBinary(ApplyOptionsSchema, normal);
   const deletionPolicy = POLICIES[normal.deletionPolicy];
   return { bytes, digest: createHash('sha256').update(bytes).digest(), deletionPolicy };
@@ -86,6 +80,13 @@ export function optionsForContent(
   if (marker) next.allowEmpty = true;
   else if (afterMarker) next.allowEmpty = false;
   return next;
+}
+
+/** Options of a head for an agent on which the stack is paused. */
+export function pausedOptions(bytes: Uint8Array): EncodedOptions {
+  const options = decodeOptions(bytes);
+  options.paused = true;
+  return encodeOptions(options);
 }
 
 /** Copies single options, named as in the proto, from one message to another. Throws `invalid_request` for unknown names. */

@@ -11,10 +11,11 @@ import {
   StackService,
   type WatchStackStatusRequest,
 } from '#proto/brokkr/v1/stacks_pb.js';
-import { type Pipeline, principalOf } from '../api/command.ts';
+import { type Command, type Pipeline, principalOf } from '../api/command.ts';
 import type { Database } from '../database.ts';
 import type { Acceptance } from '../targeting/store.ts';
 import { applyStack, prepareApply, SaltChanged } from './apply.ts';
+import { retryStack, rollbackStack, setPaused } from './commands.ts';
 import { type ContentDeps, publish, readContent } from './content.ts';
 import { getHistory, getObjectHealth, getStackHealth } from './history.ts';
 import { getObject, listObjects } from './objects.ts';
@@ -24,6 +25,7 @@ import { addAnnotation, addLabel, removeAnnotation, removeLabel } from './rules.
 import { type AnnotationRow, type LabelRow, listAnnotations, listLabels } from './rules-store.ts';
 import { createStack, deleteStack, findNamedStack, getOwned, getReadable, listStacks, lockOwned } from './stacks.ts';
 import { getStatus, type StatusChanges, watchStatus } from './status.ts';
+import type { StackRow } from './store.ts';
 import { updateStack } from './update.ts';
 
 /** What the service needs. */
@@ -52,6 +54,7 @@ export function stackService(deps: StackServiceDeps, options: StackServiceOption
   const { acceptance } = options;
   return {
     ...stackHandlers(pipeline),
+    ...commandHandlers(pipeline, acceptance),
     ...ruleHandlers(pipeline, acceptance),
     apply: (request, ctx) => apply(deps, options, request, ctx),
     createDeploymentObject: (request, ctx) => createDeploymentObject(deps, options, request, ctx),
@@ -97,6 +100,27 @@ function stackHandlers(pipeline: Pipeline) {
       await deleteStack(id, command);
       return {};
     }),
+  };
+}
+
+function commandHandlers(pipeline: Pipeline, acceptance: Acceptance) {
+  const { method } = StackService;
+  const answer = (stack: StackRow, command: Command) => {
+    command.etag(stack.version);
+    return { stack: stackToProto(stack) };
+  };
+  return {
+    rollbackStack: pipeline.command(method.rollbackStack, async (request, command) => {
+      const { stack, from } = await rollbackStack(request, command, acceptance);
+      return { ...answer(stack, command), fromGeneration: BigInt(from.generation) };
+    }),
+    retryStack: pipeline.command(method.retryStack, async ({ id }, command) => answer(await retryStack(id, command), command)),
+    pauseStack: pipeline.command(method.pauseStack, async (request, command) =>
+      answer(await setPaused(request, true, command), command),
+    ),
+    resumeStack: pipeline.command(method.resumeStack, async (request, command) =>
+      answer(await setPaused(request, false, command), command),
+    ),
   };
 }
 

@@ -15,6 +15,7 @@ import { type Acceptance, listAssigned } from '../targeting/store.ts';
 import { emptyManifest } from './content.ts';
 import { StackEntity } from './entities.ts';
 import { encodeOptions } from './options.ts';
+import { assertOptions } from './options-check.ts';
 import { stackToProto } from './rows.ts';
 import {
   deleteStackRows,
@@ -131,6 +132,7 @@ export async function listStacks(
 /** Adds a stack without content. Throws `unique_violation` when the owner has one of this name. */
 export async function createStack(request: CreateStackRequest, command: Command): Promise<StackRow> {
   const { tx } = command;
+  assertOptions(request.options);
   const generatorId = await ownerOf(tx, command.principal, request.generatorId);
   const { bytes, digest, deletionPolicy } = encodeOptions(request.options);
   const stack = tx.em.create(StackEntity, {

@@ -23,6 +23,11 @@ export interface DeliveryRow {
   readonly received_at: string | null;
   readonly applied_at: string | null;
   readonly healthy_at: string | null;
+  readonly refused_generation: string | null;
+  readonly good_generation: string | null;
+  readonly awaiting_approval: number | null;
+  /** The stack is paused on this agent. */
+  readonly paused: boolean;
 }
 
 /** The given agents and all that were told something about the stack, by name. */
@@ -32,9 +37,11 @@ export async function listDeliveries(db: Queryable, stackId: string, agentIds: r
        s.connected_at is not null and s.closed_at is null
          and not exists (select from replica r where r.id = s.replica_id and r.lease_until < now()) as connected,
        d.desired, d.generation, d.received_generation, d.applied_generation, d.phase, d.health, d.message, d.objects,
-       d.objects_total, d.objects_ready, d.received_at, d.applied_at, d.healthy_at
+       d.objects_total, d.objects_ready, d.received_at, d.applied_at, d.healthy_at,
+       d.refused_generation, d.good_generation, d.awaiting_approval, p.agent_id is not null as paused
      from agent a
      left join delivery d on d.agent_id = a.id and d.stack_id = $1
+     left join agent_pause p on p.agent_id = a.id and p.stack_id = $1
      left join agent_session s on s.agent_id = a.id
      where a.deleted_at is null and (a.id = any($2::uuid[]) or d.stack_id is not null)
      order by a.name, a.cluster_name`,

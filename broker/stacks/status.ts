@@ -6,6 +6,7 @@ import { StackStatusSchema } from '#proto/brokkr/v1/sync_pb.js';
 import type { Principal } from '../api/principal.ts';
 import type { Queryable } from '../database.ts';
 import { type Acceptance, listAssigned } from '../targeting/store.ts';
+import { decodeOptions } from './options.ts';
 import { healthOf, phaseOf, stackToProto, toTimestamp } from './rows.ts';
 import { assertOwner, notFound } from './stacks.ts';
 import { type DeliveryRow, listDeliveries, listHeadTimes } from './status-store.ts';
@@ -40,12 +41,13 @@ export async function getStatus(
   if (deleted && rows.length === 0) throw notFound(stackId);
   const generations = new Map(rows.map((row) => [row.agent_id, desiredGeneration(row, desired.get(row.agent_id), deleted)]));
   const times = await listHeadTimes(db, stackId, [...new Set(generations.values())]);
+  const { paused } = decodeOptions(stack.options);
   const published = new Map(times.map(({ generation, created_at }) => [generation, created_at]));
   return {
     stack: stackToProto(stack),
     agents: rows.map((row) => {
       const generation = generations.get(row.agent_id) ?? '0';
-      return agentStatus(row, generation, published.get(generation));
+      return { ...agentStatus(row, generation, published.get(generation)), paused: row.paused || paused };
     }),
   };
 }
@@ -79,6 +81,9 @@ function agentStatus(
     ...(row.received_at !== null && { receivedAt: toTimestamp(row.received_at) }),
     ...(row.applied_at !== null && { appliedAt: toTimestamp(row.applied_at) }),
     ...(row.healthy_at !== null && { healthyAt: toTimestamp(row.healthy_at) }),
+    refusedGeneration: BigInt(row.refused_generation ?? 0),
+    goodGeneration: BigInt(row.good_generation ?? 0),
+    awaitingApproval: row.awaiting_approval ?? 0,
   };
 }
 

@@ -117,7 +117,7 @@ export interface Head {
   readonly deploymentObjectId: string | null;
   readonly manifestDigest: Uint8Array | null;
   readonly options: EncodedOptions;
-  readonly cause: 'content' | 'options';
+  readonly cause: 'content' | 'options' | 'pause' | 'resume' | 'rollback' | 'retry';
   readonly principal: Principal;
   /** W3C trace context of the request. */
   readonly traceparent: string | null;

@@ -8,6 +8,7 @@ import { timestampMs } from '../database.ts';
 import { traceparentOf } from './content.ts';
 import { StackEntity } from './entities.ts';
 import { copyOptions, decodeOptions, encodeOptions, nextOptions, normalOptions, sameOptions } from './options.ts';
+import { assertOptions } from './options-check.ts';
 import { assertVersion, lockOwned } from './stacks.ts';
 import { moveHead, type StackRow, stampStack } from './store.ts';
 
@@ -30,6 +31,7 @@ export async function updateStack(request: UpdateStackRequest, command: Command)
   const stack = await lockOwned(command, request.id);
   assertVersion(command, stack);
   const edit = readEdit(request, stack);
+  assertOptions(edit.options);
   const entity = await tx.em.findOneOrFail(StackEntity, { id: stack.id });
   if (edit.name !== undefined) entity.name = edit.name;
   if (edit.description !== undefined) entity.description = edit.description;

@@ -36,11 +36,11 @@ export async function findManifest(tx: Queryable, stackId: string, digest: Uint8
   return rows[0]?.manifest;
 }
 
-/** True when the agent is assigned this generation, has received or applied it, or is held at it. */
+/** True when the agent is assigned this generation, is held at it, or has received or applied it, or may go back to it. */
 export async function mayFetch(tx: Queryable, agentId: string, stackId: string, generation: bigint): Promise<boolean> {
   const rows = await tx.query(
     `select from delivery d where d.agent_id = $1 and d.stack_id = $2 and d.desired = 'entry'
-       and ($3 in (d.received_generation, d.applied_generation)
+       and ($3 in (d.received_generation, d.applied_generation, d.good_generation)
          or $3 >= (select coalesce(r.generation, s.generation) from stack s left join release r on r.stack_id = s.id and r.agent_id = $1 where s.id = $2))`,
     [agentId, stackId, generation.toString()],
   );

@@ -4,6 +4,7 @@ import { ApplyOptionsSchema, type Manifest, type ManifestEntry, ManifestSchema }
 import { type Blob, BlobSchema, BrokerMessageSchema, type Upsert, UpsertSchema } from '#proto/brokkr/v1/sync_pb.js';
 import { type Database, timestampMs } from '../database.ts';
 import type { BlobStore } from '../stacks/blobs.ts';
+import { pausedOptions } from '../stacks/options.ts';
 import { findHead, findManifest, type HeadRow } from './head-store.ts';
 
 /** Largest manifest, delta or blob sent inside a frame; larger ones are fetched. */
@@ -12,8 +13,16 @@ const MAX_INLINE_BYTES = 32 * 1024;
 const MAX_INLINE_BLOBS_BYTES = 96 * 1024;
 /** Heads kept with their encoded frames. */
 const MAX_HEADS = 256;
-/** Frames kept for each head: one for the whole and some for deltas against recent bases. */
+/** Frames kept for each head: one for the whole, some for deltas against recent bases, and those for agents it is paused on. */
 const MAX_FRAMES = 8;
+
+/** For whom a frame is. */
+export interface FrameVariant {
+  /** Manifest digest that the agent holds; undefined when it holds nothing. */
+  readonly base: Uint8Array | undefined;
+  /** The stack is paused on the agent. */
+  readonly paused: boolean;
+}
 
 /** A generation of a stack as agents are told of it. */
 export interface Head {
@@ -21,7 +30,7 @@ export interface Head {
   readonly manifest: Manifest;
   /** Digests (hex) that may be fetched: the manifest's own and all sources. */
   readonly digests: ReadonlySet<string>;
-  /** Encoded `BrokerMessage{upsert}` by base manifest digest (hex; '' for the whole). */
+  /** Encoded `BrokerMessage{upsert}` by variant: `paused` or nothing, then the base (hex; '' for the whole). */
   readonly frames: Map<string, Promise<Uint8Array>>;
 }
 
@@ -52,12 +61,13 @@ export class Heads {
     return await head;
   }
 
-  /** The encoded upsert of a head for an agent that holds `base` (a manifest digest), or for one that holds nothing. */
-  async frame(head: Head, base: Uint8Array | undefined): Promise<Uint8Array> {
-    const key = base === undefined ? '' : Buffer.from(base).toString('hex');
+  /** The encoded upsert of a head. */
+  async frame(head: Head, variant: FrameVariant): Promise<Uint8Array> {
+    const { base, paused } = variant;
+    const key = `${paused ? 'paused ' : ''}${base === undefined ? '' : Buffer.from(base).toString('hex')}`;
     let frame = head.frames.get(key);
     if (!frame) {
-      frame = this.#encode(head, base);
+      frame = this.#encode(head, variant);
       head.frames.set(key, frame);
       frame.catch(() => head.frames.delete(key));
       evictOldest(head.frames, MAX_FRAMES);
@@ -75,16 +85,16 @@ export class Heads {
     return { row, manifest, digests, frames: new Map() };
   }
 
-  async #encode(head: Head, base: Uint8Array | undefined): Promise<Uint8Array> {
-    const { row, manifest } = head;
+  async #encode({ row, manifest }: Head, { base, paused }: FrameVariant): Promise<Uint8Array> {
+    const options = paused ? pausedOptions(row.options) : { bytes: row.options, digest: row.options_digest };
     const upsert = create(UpsertSchema, {
       stackId: row.stack_id,
       stackName: row.stack_name,
       generation: BigInt(row.generation),
       deploymentObjectId: row.deployment_object_id,
       manifestDigest: row.manifest_digest,
-      optionsDigest: row.options_digest,
-      options: fromBinary(ApplyOptionsSchema, row.options),
+      optionsDigest: options.digest,
+      options: fromBinary(ApplyOptionsSchema, options.bytes),
       salt: row.salt,
       traceparent: row.traceparent ?? '',
       publishedAt: timestampFromMs(timestampMs(row.created_at)),

@@ -14,6 +14,9 @@ export interface StatusUpdate {
   readonly objects: Uint8Array | null;
   readonly total: number;
   readonly ready: number;
+  readonly refusedGeneration: bigint;
+  readonly goodGeneration: bigint;
+  readonly awaitingApproval: number;
 }
 
 /**
@@ -21,6 +24,7 @@ export interface StatusUpdate {
  * concerned. Times are the broker's: first receipt, first application and first health of a generation.
  */
 export async function updateStatuses(tx: Queryable, items: readonly StatusUpdate[]): Promise<string[]> {
+  await noteGood(tx, items);
   const rows = await tx.query<{ stack_id: string }>(
     `update delivery d set
        received_at = case when u.received > d.received_generation or d.received_at is null and u.received > 0 then now() else d.received_at end,
@@ -29,9 +33,11 @@ export async function updateStatuses(tx: Queryable, items: readonly StatusUpdate
          when u.health = 'healthy' and u.phase = 'applied' and (d.healthy_at is null or u.applied <> d.applied_generation) then now()
          when u.applied <> d.applied_generation then null else d.healthy_at end,
        received_generation = u.received, received_manifest_digest = u.manifest, applied_generation = u.applied,
-       phase = u.phase, health = u.health, message = u.message, objects = u.objects, objects_total = u.total, objects_ready = u.ready, updated_at = now()
-     from unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::bigint[], $5::bytea[], $6::bigint[], $7::text[], $8::text[], $9::text[], $10::bytea[], $11::integer[], $12::integer[])
-       u(agent_id, epoch, stack_id, received, manifest, applied, phase, health, message, objects, total, ready)
+       phase = u.phase, health = u.health, message = u.message, objects = u.objects, objects_total = u.total, objects_ready = u.ready,
+       refused_generation = u.refused, good_generation = u.good, awaiting_approval = u.awaiting, updated_at = now()
+     from unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::bigint[], $5::bytea[], $6::bigint[], $7::text[], $8::text[], $9::text[], $10::bytea[], $11::integer[], $12::integer[],
+         $13::bigint[], $14::bigint[], $15::integer[])
+       u(agent_id, epoch, stack_id, received, manifest, applied, phase, health, message, objects, total, ready, refused, good, awaiting)
      join agent_session s on s.agent_id = u.agent_id and s.epoch = u.epoch
      where d.agent_id = u.agent_id and d.stack_id = u.stack_id
      returning d.stack_id`,
@@ -48,6 +54,9 @@ export async function updateStatuses(tx: Queryable, items: readonly StatusUpdate
       items.map((i) => (i.objects === null ? null : bytes(i.objects))),
       items.map((i) => i.total),
       items.map((i) => i.ready),
+      items.map((i) => i.refusedGeneration.toString()),
+      items.map((i) => i.goodGeneration.toString()),
+      items.map((i) => i.awaitingApproval),
     ],
   );
   const pruned = items.filter((item) => item.phase === 'pruned');
@@ -59,6 +68,30 @@ export async function updateStatuses(tx: Queryable, items: readonly StatusUpdate
     );
   }
   return rows.map((row) => row.stack_id);
+}
+
+/**
+ * A generation that became the good one of an agent was healthy there, however short a time: a rollback looks for that. Call before the
+ * delivery rows are updated.
+ */
+async function noteGood(tx: Queryable, items: readonly StatusUpdate[]): Promise<void> {
+  const good = items.filter(({ goodGeneration }) => goodGeneration > 0n);
+  if (good.length === 0) return;
+  await tx.query(
+    `insert into deployment_health (agent_id, deployment_object_id, status, checked_at)
+     select u.agent_id, g.deployment_object_id, 'healthy', now()
+     from unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::bigint[]) u(agent_id, epoch, stack_id, good)
+     join agent_session s on s.agent_id = u.agent_id and s.epoch = u.epoch
+     join delivery d on d.agent_id = u.agent_id and d.stack_id = u.stack_id and d.good_generation <> u.good
+     join stack_generation g on g.stack_id = u.stack_id and g.generation = u.good and g.deployment_object_id is not null
+     on conflict (agent_id, deployment_object_id) do update set status = 'healthy', checked_at = excluded.checked_at, updated_at = now()`,
+    [
+      good.map((i) => i.agentId),
+      good.map((i) => i.epoch.toString()),
+      good.map((i) => i.stackId),
+      good.map((i) => i.goodGeneration.toString()),
+    ],
+  );
 }
 
 /** Health of a deployment object on an agent. */
@@ -97,7 +130,7 @@ export async function upsertHealth(tx: Queryable, items: readonly HealthUpsert[]
   );
   const rows = await tx.query<{ stack_id: string }>(
     `update delivery d set health = u.status, objects_total = u.total, objects_ready = u.ready, updated_at = now(),
-       objects = case when d.phase = 'applied' then u.objects else d.objects end,
+       objects = case when d.phase in ('applied', 'rolled_back') then u.objects else d.objects end,
        healthy_at = case when u.status = 'healthy' and d.phase = 'applied' then coalesce(d.healthy_at, now()) else d.healthy_at end
      from unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[], $5::integer[], $6::integer[], $7::bytea[])
        u(agent_id, epoch, stack_id, status, total, ready, objects)

@@ -240,6 +240,9 @@ function toUpdate(reporter: Reporter, item: StackStatus): StatusUpdate {
     objects: packObjects(item.objects),
     total: item.objectsTotal,
     ready: item.objectsReady,
+    refusedGeneration: item.refusedGeneration,
+    goodGeneration: item.goodGeneration,
+    awaitingApproval: item.awaitingApproval,
   };
 }
 

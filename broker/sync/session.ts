@@ -23,6 +23,8 @@ export type Desired =
       readonly generation: bigint;
       readonly manifestDigest: Uint8Array;
       readonly optionsDigest: Uint8Array;
+      /** The stack is paused on this agent; the digest is that of its options so changed. */
+      readonly paused: boolean;
     }
   | {
       readonly kind: 'tombstone';
@@ -340,7 +342,7 @@ export class AgentSession {
     }
     const head = await this.#heads.find(stackId, desired.generation);
     if (!head) return undefined;
-    return await this.#heads.frame(head, this.#received.get(stackId));
+    return await this.#heads.frame(head, { base: this.#received.get(stackId), paused: desired.paused });
   }
 
   /** Numbers a frame: scalar fields in front of the encoded body are one message (protobuf: concatenation merges). */

@@ -1,4 +1,5 @@
 import type { Database } from '../database.ts';
+import { pausedOptions } from '../stacks/options.ts';
 import { type Acceptance, type AssignedRow, listAssigned } from '../targeting/store.ts';
 import {
   type DeliveryRow,
@@ -105,7 +106,8 @@ function entryOf(row: AssignedRow): Desired {
     kind: 'entry',
     generation: BigInt(row.generation),
     manifestDigest: row.manifest_digest,
-    optionsDigest: row.options_digest,
+    optionsDigest: row.paused_options === null ? row.options_digest : pausedOptions(row.paused_options).digest,
+    paused: row.paused_options !== null,
   };
 }
 

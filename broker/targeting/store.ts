@@ -13,6 +13,8 @@ export interface AssignedRow {
   readonly deployment_object_id: string;
   readonly manifest_digest: Buffer;
   readonly options_digest: Buffer;
+  /** Options of that generation, if the stack is paused on this agent; null otherwise. */
+  readonly paused_options: Buffer | null;
 }
 
 /**
@@ -36,7 +38,8 @@ export async function listAssigned(
   },
 ): Promise<AssignedRow[]> {
   return await tx.query<AssignedRow>(
-    `select m.agent_id, m.stack_id, s.name as stack_name, g.generation, g.deployment_object_id, d.manifest_digest, g.options_digest
+    `select m.agent_id, m.stack_id, s.name as stack_name, g.generation, g.deployment_object_id, d.manifest_digest, g.options_digest,
+       case when p.agent_id is not null then g.options end as paused_options
      from (
        select distinct agent_id, stack_id from targeting
        where ($1::uuid[] is null or agent_id = any($1)) and ($2::uuid[] is null or stack_id = any($2))
@@ -44,6 +47,7 @@ export async function listAssigned(
      join agent a on a.id = m.agent_id and ($4 or a.deleted_at is null and a.status = 'ACTIVE')
      join stack s on s.id = m.stack_id and s.deleted_at is null
      left join release r on r.agent_id = m.agent_id and r.stack_id = m.stack_id
+     left join agent_pause p on p.agent_id = m.agent_id and p.stack_id = m.stack_id
      join stack_generation g on g.stack_id = s.id and g.generation = coalesce(r.generation, s.generation)
      join deployment_object d on d.id = g.deployment_object_id
      where coalesce(a.acceptance, $3) = 'all'

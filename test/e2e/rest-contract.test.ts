@@ -57,6 +57,11 @@ admin     | GET /deployment-objects/{object}/health         |                   
 admin     | GET /stacks/{stack}/health                      |                                                | 200 | StackHealthResponse {"overall_status":"degraded","stack_id":"{stack}"} |
 generator | GET /stacks/{stack}/status                      |                                                | 200 | StackStatus |
 generator | GET /stacks/{stack}/history                     |                                                | 200 | [HistoryEntry] {"generation":4} |
+generator | POST /stacks/{stack}/retry                      |                                                | 200 | Stack {"generation":5,"deployment_object_id":"{object}"} |
+agent     | GET /agents/{agent}/target-state                |                                                | 200 | [DeploymentObject] {"id":"{object}"} |
+generator | POST /stacks/{stack}/rollback                   | {"generation":4}                               | 200 | RollbackStackResponse {"from_generation":4} |
+generator | POST /stacks/{stack}/pause                      | {"agent_id":"{agent}"}                         | 200 | Stack {"generation":6} |
+generator | POST /stacks/{stack}/resume                     | {"agent_id":"{agent}"}                         | 200 | Stack {"generation":6} |
 agent     | GET /agents/{agent}/registrations               |                                                | 200 | [AgentGeneratorRegistration] |
 generator | GET /generators/{generator}/registered-agents   |                                                | 200 | [AgentGeneratorRegistration] {"agent_id":"{agent}"} |
 generator | DELETE /agents/{agent}/targets/{stack}          |                                                | 204 | - |

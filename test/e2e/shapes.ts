@@ -39,10 +39,11 @@ const SHAPES = {
   StackLabel: 'id uuid, label str, stack_id uuid',
   StackStatus: 'stack any, agents list',
   TargetExplanation:
-    'agent_id uuid, agent_name str, stack_id uuid, stack_name str, assigned bool, matched list, nearly list, withheld str',
+    'agent_id uuid, agent_name str, stack_id uuid, stack_name str, assigned bool, matched list, nearly list, withheld str, paused bool',
   ApplyResponse: 'stack any, deployment_object? any, result str, changes list, targeted_agents int, warnings list',
   AgentPak: 'agent any, pak str',
   Pak: 'pak str',
+  RollbackStackResponse: 'stack any, from_generation int',
   Incarnation: 'incarnation str',
 } as const;
 

@@ -325,7 +325,7 @@ export declare type AgentEvent = Message<"brokkr.v1.AgentEvent"> & {
   deploymentObjectId: string;
 
   /**
-   * APPLY, PRUNE, DRIFT or VALIDATE, or what a REST agent calls it.
+   * APPLY, PRUNE, DRIFT, VALIDATE or ROLLBACK, or what a REST agent calls it.
    *
    * @generated from field: string event_type = 4;
    */
@@ -476,6 +476,13 @@ export declare type TargetExplanation = Message<"brokkr.v1.TargetExplanation"> &
    * @generated from field: string withheld = 8;
    */
   withheld: string;
+
+  /**
+   * True when nothing is applied there: the stack is paused, or is paused on this agent.
+   *
+   * @generated from field: bool paused = 9;
+   */
+  paused: boolean;
 };
 
 /**

@@ -712,6 +712,238 @@ export declare type UpdateStackResponse = Message<"brokkr.v1.UpdateStackResponse
 export declare const UpdateStackResponseSchema: GenMessage<UpdateStackResponse>;
 
 /**
+ * Goes back.
+ *
+ * @generated from message brokkr.v1.RollbackStackRequest
+ */
+export declare type RollbackStackRequest = Message<"brokkr.v1.RollbackStackRequest"> & {
+  /**
+   * Id.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * Where to; when unset, the last generation before the head that was good on every agent the stack reaches.
+   *
+   * @generated from oneof brokkr.v1.RollbackStackRequest.to
+   */
+  to: {
+    /**
+     * This generation's content and options.
+     *
+     * @generated from field: int64 generation = 2;
+     */
+    value: bigint;
+    case: "generation";
+  } | {
+    /**
+     * This revision's content, with the options it had last.
+     *
+     * @generated from field: int64 revision = 3;
+     */
+    value: bigint;
+    case: "revision";
+  } | { case: undefined; value?: undefined };
+
+  /**
+   * Check and answer, change nothing.
+   *
+   * @generated from field: bool dry_run = 15;
+   */
+  dryRun: boolean;
+};
+
+/**
+ * Describes the message brokkr.v1.RollbackStackRequest.
+ * Use `create(RollbackStackRequestSchema)` to create a new message.
+ */
+export declare const RollbackStackRequestSchema: GenMessage<RollbackStackRequest>;
+
+/**
+ * The stack with its new head.
+ *
+ * @generated from message brokkr.v1.RollbackStackResponse
+ */
+export declare type RollbackStackResponse = Message<"brokkr.v1.RollbackStackResponse"> & {
+  /**
+   * The stack.
+   *
+   * @generated from field: brokkr.v1.Stack stack = 1;
+   */
+  stack?: Stack | undefined;
+
+  /**
+   * Generation whose content and options the head has.
+   *
+   * @generated from field: int64 from_generation = 2;
+   */
+  fromGeneration: bigint;
+};
+
+/**
+ * Describes the message brokkr.v1.RollbackStackResponse.
+ * Use `create(RollbackStackResponseSchema)` to create a new message.
+ */
+export declare const RollbackStackResponseSchema: GenMessage<RollbackStackResponse>;
+
+/**
+ * Tries again.
+ *
+ * @generated from message brokkr.v1.RetryStackRequest
+ */
+export declare type RetryStackRequest = Message<"brokkr.v1.RetryStackRequest"> & {
+  /**
+   * Id.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * Check and answer, change nothing.
+   *
+   * @generated from field: bool dry_run = 15;
+   */
+  dryRun: boolean;
+};
+
+/**
+ * Describes the message brokkr.v1.RetryStackRequest.
+ * Use `create(RetryStackRequestSchema)` to create a new message.
+ */
+export declare const RetryStackRequestSchema: GenMessage<RetryStackRequest>;
+
+/**
+ * The stack with its new head.
+ *
+ * @generated from message brokkr.v1.RetryStackResponse
+ */
+export declare type RetryStackResponse = Message<"brokkr.v1.RetryStackResponse"> & {
+  /**
+   * The stack.
+   *
+   * @generated from field: brokkr.v1.Stack stack = 1;
+   */
+  stack?: Stack | undefined;
+};
+
+/**
+ * Describes the message brokkr.v1.RetryStackResponse.
+ * Use `create(RetryStackResponseSchema)` to create a new message.
+ */
+export declare const RetryStackResponseSchema: GenMessage<RetryStackResponse>;
+
+/**
+ * Pauses.
+ *
+ * @generated from message brokkr.v1.PauseStackRequest
+ */
+export declare type PauseStackRequest = Message<"brokkr.v1.PauseStackRequest"> & {
+  /**
+   * Id.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * On this agent only.
+   *
+   * @generated from field: string agent_id = 2;
+   */
+  agentId: string;
+
+  /**
+   * Check and answer, change nothing.
+   *
+   * @generated from field: bool dry_run = 15;
+   */
+  dryRun: boolean;
+};
+
+/**
+ * Describes the message brokkr.v1.PauseStackRequest.
+ * Use `create(PauseStackRequestSchema)` to create a new message.
+ */
+export declare const PauseStackRequestSchema: GenMessage<PauseStackRequest>;
+
+/**
+ * The stack as it is now.
+ *
+ * @generated from message brokkr.v1.PauseStackResponse
+ */
+export declare type PauseStackResponse = Message<"brokkr.v1.PauseStackResponse"> & {
+  /**
+   * The stack.
+   *
+   * @generated from field: brokkr.v1.Stack stack = 1;
+   */
+  stack?: Stack | undefined;
+};
+
+/**
+ * Describes the message brokkr.v1.PauseStackResponse.
+ * Use `create(PauseStackResponseSchema)` to create a new message.
+ */
+export declare const PauseStackResponseSchema: GenMessage<PauseStackResponse>;
+
+/**
+ * Ends a pause.
+ *
+ * @generated from message brokkr.v1.ResumeStackRequest
+ */
+export declare type ResumeStackRequest = Message<"brokkr.v1.ResumeStackRequest"> & {
+  /**
+   * Id.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * On this agent only.
+   *
+   * @generated from field: string agent_id = 2;
+   */
+  agentId: string;
+
+  /**
+   * Check and answer, change nothing.
+   *
+   * @generated from field: bool dry_run = 15;
+   */
+  dryRun: boolean;
+};
+
+/**
+ * Describes the message brokkr.v1.ResumeStackRequest.
+ * Use `create(ResumeStackRequestSchema)` to create a new message.
+ */
+export declare const ResumeStackRequestSchema: GenMessage<ResumeStackRequest>;
+
+/**
+ * The stack as it is now.
+ *
+ * @generated from message brokkr.v1.ResumeStackResponse
+ */
+export declare type ResumeStackResponse = Message<"brokkr.v1.ResumeStackResponse"> & {
+  /**
+   * The stack.
+   *
+   * @generated from field: brokkr.v1.Stack stack = 1;
+   */
+  stack?: Stack | undefined;
+};
+
+/**
+ * Describes the message brokkr.v1.ResumeStackResponse.
+ * Use `create(ResumeStackResponseSchema)` to create a new message.
+ */
+export declare const ResumeStackResponseSchema: GenMessage<ResumeStackResponse>;
+
+/**
  * Deletes a stack.
  *
  * @generated from message brokkr.v1.DeleteStackRequest
@@ -1813,7 +2045,7 @@ export declare type AgentStackStatus = Message<"brokkr.v1.AgentStackStatus"> & {
   receivedGeneration: bigint;
 
   /**
-   * Newest generation it has applied as a whole.
+   * Generation it has applied as a whole; 0 while one that failed has been written over it.
    *
    * @generated from field: int64 applied_generation = 7;
    */
@@ -1888,6 +2120,34 @@ export declare type AgentStackStatus = Message<"brokkr.v1.AgentStackStatus"> & {
    * @generated from field: optional google.protobuf.Timestamp healthy_at = 17;
    */
   healthyAt?: Timestamp | undefined;
+
+  /**
+   * Generation that failed there, for which the good one is applied again; 0 when none.
+   *
+   * @generated from field: int64 refused_generation = 18;
+   */
+  refusedGeneration: bigint;
+
+  /**
+   * Newest generation that was applied and healthy there; 0 when none.
+   *
+   * @generated from field: int64 good_generation = 19;
+   */
+  goodGeneration: bigint;
+
+  /**
+   * Deletions that wait for approve_deletes.
+   *
+   * @generated from field: int32 awaiting_approval = 20;
+   */
+  awaitingApproval: number;
+
+  /**
+   * True when nothing is applied there: the stack is paused, or is paused on this agent.
+   *
+   * @generated from field: bool paused = 21;
+   */
+  paused: boolean;
 };
 
 /**
@@ -2013,7 +2273,7 @@ export declare type HistoryEntry = Message<"brokkr.v1.HistoryEntry"> & {
   options?: ApplyOptions | undefined;
 
   /**
-   * What raised the generation: content, options or deletion.
+   * What raised the generation: content, options, pause, resume, rollback, retry or deletion.
    *
    * @generated from field: string cause = 7;
    */
@@ -2147,6 +2407,53 @@ export declare const StackService: GenService<{
     methodKind: "unary";
     input: typeof DeleteStackRequestSchema;
     output: typeof DeleteStackResponseSchema;
+  },
+  /**
+   * Makes an earlier head of the stack its head again, under a new generation: that of a generation, that of a revision, or
+   * the last one that was good on every agent it reaches. The approval of deletions does not come back, and the stack stays
+   * paused or not as it is. Errors: stack_not_found, stack_not_owned, generation_not_found, no_good_generation,
+   * precondition_failed.
+   *
+   * @generated from rpc brokkr.v1.StackService.RollbackStack
+   */
+  rollbackStack: {
+    methodKind: "unary";
+    input: typeof RollbackStackRequestSchema;
+    output: typeof RollbackStackResponseSchema;
+  },
+  /**
+   * The same head under a new generation: agents that refused it, or went back from it, try again. Errors: stack_not_found,
+   * stack_not_owned, generation_not_found (there is no content yet), precondition_failed.
+   *
+   * @generated from rpc brokkr.v1.StackService.RetryStack
+   */
+  retryStack: {
+    methodKind: "unary";
+    input: typeof RetryStackRequestSchema;
+    output: typeof RetryStackResponseSchema;
+  },
+  /**
+   * Agents keep what they have of the stack: they apply nothing, prune nothing, correct no drift, and go on reporting health.
+   * For the stack (a new head with options.paused), or on one agent only, whatever the head. Deleting a paused stack removes
+   * its objects. Errors: stack_not_found, stack_not_owned, agent_not_found, precondition_failed.
+   *
+   * @generated from rpc brokkr.v1.StackService.PauseStack
+   */
+  pauseStack: {
+    methodKind: "unary";
+    input: typeof PauseStackRequestSchema;
+    output: typeof PauseStackResponseSchema;
+  },
+  /**
+   * Ends a pause of the stack, or on one agent. Resumed on one agent, a stack that is paused itself stays paused. Errors:
+   * stack_not_found, stack_not_owned, agent_not_found, precondition_failed.
+   *
+   * @generated from rpc brokkr.v1.StackService.ResumeStack
+   */
+  resumeStack: {
+    methodKind: "unary";
+    input: typeof ResumeStackRequestSchema;
+    output: typeof ResumeStackResponseSchema;
   },
   /**
    * Creates or updates a stack by name with labels, targets, options and content in one transaction. Repeating it with

@@ -1059,7 +1059,7 @@ export declare type StackStatus = Message<"brokkr.v1.StackStatus"> & {
   receivedManifestDigest: Uint8Array;
 
   /**
-   * Newest generation applied as a whole.
+   * Generation applied as a whole; 0 while one that failed has been written over it.
    *
    * @generated from field: uint64 applied_generation = 4;
    */
@@ -1115,7 +1115,7 @@ export declare type StackStatus = Message<"brokkr.v1.StackStatus"> & {
   changedAt?: Timestamp | undefined;
 
   /**
-   * Generation that failed or was refused and is not tried again by itself; 0 when none.
+   * Generation that failed, for which the good one is applied again, and which is not tried again by itself; 0 when none.
    *
    * @generated from field: uint64 refused_generation = 12;
    */
@@ -1211,7 +1211,7 @@ export declare type AttemptEvent = Message<"brokkr.v1.AttemptEvent"> & {
   deploymentObjectId: string;
 
   /**
-   * APPLY, PRUNE, DRIFT or VALIDATE.
+   * APPLY, PRUNE, DRIFT, VALIDATE, or ROLLBACK when an earlier generation is applied again after one that failed.
    *
    * @generated from field: string event_type = 6;
    */

@@ -8,10 +8,10 @@ import {
   type MessageShape,
   ScalarType,
 } from '@bufbuild/protobuf';
-import { BrokkrError } from '#lib/errors.ts';
+import { BrokkrError } from './errors.ts';
 import { type WireNames, wireNamesOf } from './wire-names.ts';
 
-/** Reads REST JSON into message types; what it knows of a type it works out once. */
+/** Reads JSON as REST spells it into message types; what it knows of a type it works out once. */
 export class InputReader {
   readonly #ignoreUnknown: boolean;
   readonly #enums = new Map<string, WireNames>();
