@@ -2,7 +2,14 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import { readValue } from '#lib/setting.ts';
 
 /** Options whose value is a file or a folder; completion offers names of files for them. */
-export const FILE_OPTIONS: ReadonlySet<string> = new Set(['--filename', '--pak-file', '--ca-file', '--kubeconfig', '--data-dir']);
+export const FILE_OPTIONS: ReadonlySet<string> = new Set([
+  '--filename',
+  '--selector',
+  '--pak-file',
+  '--ca-file',
+  '--kubeconfig',
+  '--data-dir',
+]);
 
 /** `-o`: for people, or what the REST API answers. */
 export function outputOption(): Option {

@@ -16,6 +16,7 @@ import { emptyManifest } from './content.ts';
 import { StackEntity } from './entities.ts';
 import { encodeOptions } from './options.ts';
 import { stackToProto } from './rows.ts';
+import { changeSelector, readSelector } from './selector.ts';
 import {
   deleteStackRows,
   findAdminGenerator,
@@ -133,6 +134,7 @@ export async function createStack(request: CreateStackRequest, command: Command)
   const { tx } = command;
   const generatorId = await ownerOf(tx, command.principal, request.generatorId);
   const { bytes, digest, deletionPolicy } = encodeOptions(request.options);
+  const selector = request.selector && readSelector(request.selector);
   const stack = tx.em.create(StackEntity, {
     name: request.name,
     description: request.description ?? null,
@@ -143,6 +145,7 @@ export async function createStack(request: CreateStackRequest, command: Command)
     deletionPolicy,
   });
   await tx.em.flush();
+  if (selector) await changeSelector(command, { id: stack.id, selector: null }, selector);
   command.audit('stack.created', 'stack', stack.id, { name: request.name, generator_id: generatorId });
   return await stampStack(tx, stack.id);
 }
