@@ -6,6 +6,7 @@ import { createMetrics } from '#lib/metrics.ts';
 import { runTasks, type Task } from '#lib/run.ts';
 import { abortable } from '#lib/signal.ts';
 import { createYamlPool } from '#lib/yaml-pool.ts';
+import { configuredCapabilities } from './capabilities.ts';
 import { identifyCluster, openCluster } from './cluster.ts';
 import type { AgentConfig } from './config.ts';
 import { Content } from './content.ts';
@@ -118,7 +119,11 @@ async function work(
     { kube, clock },
     {
       clusterWide: config.agent.watchNamespace === undefined,
-      capabilities: { agent_name: config.agent.agentName, cluster_name: config.agent.clusterName },
+      capabilities: {
+        ...configuredCapabilities(config.agent.capabilities),
+        agent_name: config.agent.agentName,
+        cluster_name: config.agent.clusterName,
+      },
     },
   );
   const looking = facts.look(signal); // beside the rest of the start

@@ -27,6 +27,15 @@ describe('settings of the agent', () => {
     expect(() => checkAgentConfig(config)).toThrow(/no key: set BROKKR__AGENT__PAK or BROKKR__AGENT__PAK_FILE/);
   });
 
+  it('take capabilities that are pairs and that the agent does not find out itself', () => {
+    const capabilities = (text: string) => checkAgentConfig(load({ BROKKR__AGENT__CAPABILITIES: text }));
+    expect(() => capabilities('region=eu, rack=a=1')).not.toThrow();
+    expect(() => capabilities('region,kubernetes_version=1.2,kind:apps/X=v1')).toThrow(
+      /"region" is not key=value[\s\S]*"kubernetes_version=1.2" names something[\s\S]*"kind:apps\/X=v1" names something/,
+    );
+    expect(() => capabilities(Array.from({ length: 65 }, (_, at) => `k${at}=v`).join(','))).toThrow('at most 64 are allowed');
+  });
+
   it('warn of plain HTTP in production, refuse it when told to, and allow loopback', () => {
     const exposed = { BROKKR__AGENT__BROKER_URL: 'http://broker.example.com' };
     expect(checkAgentConfig(load(exposed))).toContain('not encrypted');

@@ -21,6 +21,11 @@ export const AGENT_SETTINGS = defineConfig(
       meaning: 'name of this agent, for messages; the key decides who it is',
     },
     'agent.cluster_name': { type: 'string', default: 'DEFAULT', meaning: 'name of its cluster, for messages' },
+    'agent.capabilities': {
+      type: 'list',
+      default: [],
+      meaning: 'what selectors of stacks may look for besides what the agent finds out: key=value, for example region=eu',
+    },
     'agent.kubeconfig_path': {
       type: 'string',
       meaning: 'kubeconfig file; otherwise KUBECONFIG, ~/.kube/config, or the service account of the pod',
@@ -114,6 +119,9 @@ export const AGENT_SETTINGS = defineConfig(
   { foreignSections: ['broker', 'database', 'gateway', 'tls', 'limits', 'sync', 'telemetry', 'cli', 'cors', 'pak'] },
 );
 
+/** Capabilities that can be set; the rest of what is told is what the cluster serves. */
+const MAX_CAPABILITIES = 64;
+
 /** Settings of the agent as values. */
 export type AgentConfig = Config<typeof AGENT_SETTINGS.settings>;
 
@@ -121,6 +129,15 @@ export type AgentConfig = Config<typeof AGENT_SETTINGS.settings>;
 export function checkAgentConfig({ agent }: AgentConfig): string | undefined {
   const problems: string[] = [];
   if (!agent.pak && !agent.pakFile) problems.push('no key: set BROKKR__AGENT__PAK or BROKKR__AGENT__PAK_FILE');
+  for (const text of agent.capabilities) {
+    const problem = capabilityProblem(text);
+    if (problem) problems.push(`BROKKR__AGENT__CAPABILITIES: ${JSON.stringify(text)} ${problem}`);
+  }
+  if (agent.capabilities.length > MAX_CAPABILITIES) {
+    problems.push(
+      `BROKKR__AGENT__CAPABILITIES has ${agent.capabilities.length} entries, at most ${MAX_CAPABILITIES} are allowed`,
+    );
+  }
   const url = URL.canParse(agent.brokerUrl) ? new URL(agent.brokerUrl) : undefined;
   if (!url) problems.push(`BROKKR__AGENT__BROKER_URL: ${JSON.stringify(agent.brokerUrl)} is not a URL`);
   const exposed = url?.protocol === 'http:' && !isLoopback(url.hostname) && agent.environment === 'production';
@@ -130,6 +147,15 @@ export function checkAgentConfig({ agent }: AgentConfig): string | undefined {
   if (problems.length > 0) throw new ConfigError(problems);
   return exposed && agent.plainHttp === 'warn'
     ? 'the way to the broker is not encrypted: key and content can be read on it'
+    : undefined;
+}
+
+/** What the agent finds out itself cannot be set. */
+function capabilityProblem(text: string): string | undefined {
+  const [, key = ''] = /^([^\s=]{1,64})=\S{1,64}$/.exec(text) ?? [];
+  if (key === '') return 'is not key=value, each 1 to 64 characters without white space';
+  return /^(kind:|api:|kubernetes_version$|kinds_truncated$)/.test(key)
+    ? 'names something that the agent finds out itself'
     : undefined;
 }
 

@@ -2,10 +2,13 @@ import { create } from '@bufbuild/protobuf';
 import type { Clock } from '#lib/clock.ts';
 import type { Task } from '#lib/run.ts';
 import { type AgentFacts, AgentFactsSchema } from '#proto/brokkr/v1/sync_pb.js';
+import { MAX_CAPABILITIES, servedCapabilities } from './capabilities.ts';
 import type { Kube } from './kube/kube.ts';
 
 /** Time between two looks at the API server. */
 const LOOK_MS = 15_000;
+/** The version of a server that was upgraded is told after this long. */
+const VERSION_AGE_MS = 10 * 60_000;
 
 /** Facts that do not change while the process runs. */
 export interface FactsOptions {
@@ -20,6 +23,8 @@ export class ClusterFacts implements Task {
   readonly #deps: { readonly kube: Kube; readonly clock: Clock };
   readonly #options: FactsOptions;
   #version = '';
+  #versionAtMs = 0;
+  #served: Readonly<Record<string, string>> = {};
   #seen: { readonly reachable: boolean; readonly latencyMs: number } | undefined;
 
   constructor(deps: { readonly kube: Kube; readonly clock: Clock }, options: FactsOptions) {
@@ -32,10 +37,14 @@ export class ClusterFacts implements Task {
     return this.#seen;
   }
 
-  /** For Hello. */
+  /** For Hello, and for heartbeats after they changed. */
   facts(): AgentFacts {
     const { clusterWide, capabilities } = this.#options;
-    return create(AgentFactsSchema, { kubernetesVersion: this.#version, clusterWide, capabilities: { ...capabilities } });
+    return create(AgentFactsSchema, {
+      kubernetesVersion: this.#version,
+      clusterWide,
+      capabilities: { ...this.#served, ...capabilities },
+    });
   }
 
   async run(signal: AbortSignal): Promise<void> {
@@ -55,11 +64,16 @@ export class ClusterFacts implements Task {
     const started = clock.monotonic();
     const reachable = await kube.ready(signal);
     this.#seen = { reachable, latencyMs: clock.monotonic() - started };
-    if (!reachable || this.#version !== '') return;
+    if (!reachable) return;
     try {
-      this.#version = await kube.version(signal);
+      if (this.#version === '' || started - this.#versionAtMs > VERSION_AGE_MS) {
+        this.#version = await kube.version(signal);
+        this.#versionAtMs = started;
+      }
+      const { resources } = await kube.resources.all(signal); // asks the server every 10 minutes and after a kind was missing
+      this.#served = servedCapabilities(resources, MAX_CAPABILITIES - Object.keys(this.#options.capabilities).length);
     } catch {
-      signal.throwIfAborted(); // the version is a nicety: next time
+      signal.throwIfAborted(); // next time: a heartbeat does not depend on it
     }
   }
 }

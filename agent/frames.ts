@@ -1,7 +1,8 @@
-import { create } from '@bufbuild/protobuf';
+import { create, equals } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import {
   type AgentFacts,
+  AgentFactsSchema,
   type BucketDigests,
   type BucketEntries,
   BucketEntriesSchema,
@@ -55,8 +56,9 @@ export function helloOf({ self, held, outbox }: Parts): Hello {
   });
 }
 
-/** A heartbeat with what the agent holds now. */
-export function pingOf({ self, held, outbox, reports }: Parts): Ping {
+/** A heartbeat with what the agent holds now, and with the facts about it when they are other ones than `told`. */
+export function pingOf({ self, held, outbox, reports }: Parts, told: AgentFacts | undefined): Ping {
+  const facts = self.facts();
   const { revision, rootDigest, entries } = held.summary();
   const kubernetes = self.kubernetes();
   return create(PingSchema, {
@@ -65,6 +67,7 @@ export function pingOf({ self, held, outbox, reports }: Parts): Ping {
     entries,
     failing: reports.failing,
     pendingEvents: outbox.pending,
+    ...(!(told && equals(AgentFactsSchema, told, facts)) && { facts }),
     ...(kubernetes && { kubernetesReachable: kubernetes.reachable, kubernetesLatencyMs: Math.round(kubernetes.latencyMs) }),
   });
 }

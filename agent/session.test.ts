@@ -249,6 +249,27 @@ describe.each<Tier>(['stream', 'poll'])('session over %s', (tier) => {
   });
 
   if (tier === 'stream')
+    // heartbeats of a poller wait for its polls
+    it('tells what it learns about its cluster with the next heartbeat, once', async () => {
+      const broker = await startScriptedBroker();
+      broker.onHello = (peer) => peer.say(welcome({ config: { heartbeatIntervalMs: 50 } as never })); // and every frame answered as usual
+      await using stack = new AsyncDisposableStack();
+      stack.use(broker);
+      const agent = stack.use(await startAgentSide(broker.url));
+      await agent.start(tier).welcomed;
+      const peer = await broker.session(0);
+      const told = () => peer.said('ping').flatMap(({ facts }) => (facts ? [facts.capabilities] : []));
+      await eventually(() => peer.said('ping').length > 1);
+      expect(peer.hello.facts?.clusterWide).toBe(true);
+      expect(told()).toEqual([]);
+      agent.facts.capabilities['kind:example.com/Widget'] = 'v1';
+      await eventually(() => told().length > 0);
+      const after = peer.said('ping').length;
+      await eventually(() => peer.said('ping').length > after + 1);
+      expect(told()).toEqual([{ 'kind:example.com/Widget': 'v1' }]);
+    });
+
+  if (tier === 'stream')
     it('ends when the broker falls silent', async () => {
       await using broker = await startScriptedBroker();
       await using agent = await startAgentSide(broker.url);

@@ -5,6 +5,7 @@ import { BrokkrError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { abortable, Wakeup } from '#lib/signal.ts';
 import {
+  type AgentFacts,
   AgentMessageSchema,
   type BrokerMessage,
   ByeSchema,
@@ -94,6 +95,8 @@ class LiveSession implements Session {
   #isWelcomed = false;
   #unanswered = false;
   #pingDue = false;
+  /** Facts as last told in this session. */
+  #told: AgentFacts | undefined;
   #unacknowledged = 0;
   #seq = 0n;
   #heardMs: number;
@@ -136,6 +139,7 @@ class LiveSession implements Session {
     let wire: Wire | undefined;
     try {
       const hello: Hello = helloOf(this.#deps);
+      this.#told = hello.facts;
       this.#seq = 1n;
       wire = await this.#transport.open(create(AgentMessageSchema, { seq: 1n, body: { case: 'hello', value: hello } }), stop);
       const frames = wire.received(stop)[Symbol.asyncIterator]();
@@ -272,7 +276,9 @@ class LiveSession implements Session {
     if (this.#pingDue) {
       this.#pingDue = false;
       metrics.heartbeats.inc();
-      return { body: { case: 'ping', value: pingOf(this.#deps) }, sent };
+      const ping = pingOf(this.#deps, this.#told);
+      this.#told = ping.facts ?? this.#told;
+      return { body: { case: 'ping', value: ping }, sent };
     }
     const control = this.#control.shift();
     if (control) return { body: control, sent };

@@ -35,6 +35,7 @@ import { StatusChanges } from './sync/status-changes.ts';
 import { confirmHistory } from './sync/store.ts';
 import { sessionMethod } from './sync/stream.ts';
 import { Sync } from './sync/sync.ts';
+import { Gatekeeper } from './targeting/gatekeeper.ts';
 
 /** What a broker is built on. */
 export interface BrokerDeps {
@@ -98,6 +99,11 @@ export function createBroker(config: BrokerConfig, deps: BrokerDeps): Broker {
       drainWindowMs: config.broker.drainWindowMs,
     },
   );
+  const gatekeeper = new Gatekeeper({ db, clock, log, committed: () => feed.committed() });
+  feed.subscribe((changes) => {
+    if (changes.some(({ kind }) => kind === 'stack')) gatekeeper.headsChanged();
+    return Promise.resolve();
+  });
   const metrics = createBrokerMetrics({ db, sync, yaml });
   const pipeline = createPipeline({
     db,
@@ -162,7 +168,7 @@ export function createBroker(config: BrokerConfig, deps: BrokerDeps): Broker {
       stopping.abort(signal.reason);
     },
   };
-  return { tasks: [stop, server, feed, sync, ingest, authenticator, createMaintenance(deps)], server, yaml };
+  return { tasks: [stop, server, feed, sync, ingest, gatekeeper, authenticator, createMaintenance(deps)], server, yaml };
 }
 
 async function confirm(tx: Parameters<typeof confirmHistory>[0], incarnation: string | undefined): Promise<string> {

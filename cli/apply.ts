@@ -3,15 +3,17 @@ import { type ApplyResponse, type GetStackStatusResponse, StackService, Validati
 import { type Cli, connect } from './cli.ts';
 import type { Client } from './client.ts';
 import { EXIT, type ExitCode } from './failure.ts';
+import { type GateOptions, gateOf } from './gate.ts';
 import { type Manifests, placeText, readManifests } from './manifests.ts';
 import { problemLine, withPlaces } from './problems.ts';
-import { agentText, enumText, objectText } from './show.ts';
+import { readSelector } from './selector.ts';
+import { agentText, enumText, heldText, objectText } from './show.ts';
 import { readOptions } from './stack-options.ts';
 import { progressText } from './status.ts';
 import { untilHealthy, type WaitEnd } from './wait.ts';
 
 /** Options of `brokkr apply`. */
-export interface ApplyOptions {
+export interface ApplyOptions extends GateOptions {
   readonly filename: readonly string[];
   readonly recursive?: boolean;
   readonly stack: string;
@@ -22,6 +24,8 @@ export interface ApplyOptions {
   /** A file with the options of the stack, and single ones; left alone when neither is given. */
   readonly options?: string;
   readonly option?: Readonly<Record<string, string>>;
+  /** File, or `none`. */
+  readonly selector?: string;
   readonly wait?: boolean;
   readonly timeout: number;
   readonly validation: 'full' | 'none';
@@ -41,7 +45,7 @@ export async function apply(cli: Cli, options: ApplyOptions, stdin: NodeJS.Reada
   for (const warning of answer.warnings) cli.terminal.note(`warning: ${problemLine(manifests, warning)}`);
   if (options.dryRun || !answer.stack) return EXIT.ok;
   if (answer.targetedAgents === 0) {
-    cli.terminal.note(`no agent is targeted yet: brokkr target AGENT ${options.stack}, or a label on both`);
+    cli.terminal.note(`no agent is targeted yet: brokkr target AGENT ${options.stack}, or a label on both, or --selector`);
   }
   return options.wait ? follow(cli, client, manifests, answer.stack, options.timeout) : EXIT.ok;
 }
@@ -49,10 +53,12 @@ export async function apply(cli: Cli, options: ApplyOptions, stdin: NodeJS.Reada
 async function publish(
   client: Client,
   manifests: Manifests,
-  { stack, label, annotation, agent, validation, dryRun = false }: ApplyOptions,
+  wanted: ApplyOptions,
   options: StackOptions | undefined,
   signal: AbortSignal,
 ): Promise<ApplyResponse> {
+  const { stack, label, annotation, agent, selector, validation, dryRun = false } = wanted;
+  const gate = gateOf(wanted);
   const request = {
     name: stack,
     yamlContent: manifests.text,
@@ -62,6 +68,8 @@ async function publish(
     ...(annotation && { annotations: { values: { ...annotation } } }),
     ...(agent && { agents: { values: [...agent] } }),
     ...(options && { options }),
+    ...(selector !== undefined && { selector: await readSelector(selector) }),
+    ...(gate && { gate }),
   };
   try {
     return await client.call(StackService.method.apply, request, signal);
@@ -136,7 +144,9 @@ export function endLines(end: WaitEnd, stack: string, manifests: Manifests | und
   if (end.kind === 'failed') return [...lines, next];
   const late = end.pending.filter((agent) => !end.failed.includes(agent));
   const waiting = late.map((agent) => {
-    const state = agent.connected ? enumText(Phase, agent.phase) : 'not connected';
+    const held =
+      agent.heldGeneration === undefined ? enumText(Phase, agent.phase) : heldText(agent.heldGeneration, agent.heldUntil);
+    const state = agent.connected ? held : 'not connected';
     return `error: agent ${agentText(agent)} is not there in time: ${state}${agent.message ? `, ${agent.message}` : ''}`;
   });
   const nothing = lines.length + waiting.length === 0 ? ['error: the broker told nothing in time'] : [];

@@ -4,6 +4,7 @@ import { usageError } from './failure.ts';
 import { query } from './listings/listing.ts';
 import { type OutputFormat, printDocument } from './output.ts';
 import { getAgent, getStack } from './resolve.ts';
+import { heldText } from './show.ts';
 import { table } from './terminal.ts';
 
 /** Options of `brokkr targets explain`. */
@@ -28,14 +29,19 @@ export async function explain(cli: Cli, { agent, stack, output }: ExplainOptions
     each.agentName,
     each.stackName,
     each.assigned ? { text: 'yes', colour: 'green' as const } : 'no',
+    each.generation === 0n ? '-' : String(each.generation),
+    each.connected ? 'yes' : 'no',
     why(each),
   ]);
-  for (const line of table(['AGENT', 'STACK', 'ASSIGNED', 'WHY'], rows, cli.terminal.paint)) cli.terminal.line(line);
+  for (const line of table(['AGENT', 'STACK', 'ASSIGNED', 'GENERATION', 'CONNECTED', 'WHY'], rows, cli.terminal.paint))
+    cli.terminal.line(line);
 }
 
-function why({ matched, nearly, withheld, paused }: TargetExplanation): string {
+function why({ matched, nearly, withheld, paused, release, generation, heldGeneration, heldUntil }: TargetExplanation): string {
   const because = [...matched.map(({ detail }) => detail), ...(paused ? ['paused: nothing is applied'] : [])];
   if (withheld !== '') return [...because, `withheld: ${withheld}`].join('; ');
+  if (release !== '') because.push(`generation ${generation} is released: ${release}`);
+  if (heldGeneration !== undefined) because.push(heldText(heldGeneration, heldUntil));
   if (matched.length > 0) return because.join('; ');
   return nearly.length > 0 ? `nearly: ${nearly.map(({ detail }) => detail).join('; ')}` : 'no rule matches';
 }

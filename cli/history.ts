@@ -2,6 +2,7 @@ import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import { StackService } from '#proto/brokkr/v1/stacks_pb.js';
 import { type Cli, connect } from './cli.ts';
 import { usageError } from './failure.ts';
+import { gateText } from './gate.ts';
 import { query } from './listings/listing.ts';
 import { listRest, type OutputFormat, printDocument } from './output.ts';
 import { getStack } from './resolve.ts';
@@ -39,10 +40,11 @@ export async function history(cli: Cli, name: string, { at, limit, output }: His
     String(entry.objectCount),
     String(entry.appliedAgents),
     timeText(entry.createdAt),
+    entry.gate ? gateText(entry.gate) : '-',
     entry.actor,
     entry.yamlChecksum?.slice(0, 12) ?? '-',
   ]);
-  const header = ['GENERATION', 'REVISION', 'CAUSE', 'OBJECTS', 'APPLIED BY', 'FROM', 'ACTOR', 'CHECKSUM'];
+  const header = ['GENERATION', 'REVISION', 'CAUSE', 'OBJECTS', 'APPLIED BY', 'FROM', 'GATE', 'ACTOR', 'CHECKSUM'];
   for (const line of table(header, rows, cli.terminal.paint)) cli.terminal.line(line);
   if (nextPageToken !== '') cli.terminal.note(`there is more: --limit shows the first ${limit}`);
 }

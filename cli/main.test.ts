@@ -139,7 +139,7 @@ describe('brokkr completion', () => {
     expect(await offered('a')).toEqual(['apply', 'annotate']);
     expect(await offered('create', '')).toEqual(expect.arrayContaining(['agent', 'generator', 'key']));
     expect(await offered('get', 's')).toEqual(['stacks']);
-    expect(await offered('apply', '--w')).toEqual(['--wait']);
+    expect(await offered('apply', '--wa')).toEqual(['--wait']);
     expect(await offered('get', 'stacks', '-o', 'y')).toEqual(['yaml']);
     await writeFile(join(dir, 'stack.yaml'), '');
     expect(await offered('apply', '-f', 'stack')).toEqual(['stack.yaml']);

@@ -4,6 +4,7 @@ import { readValue } from '#lib/setting.ts';
 /** Options whose value is a file or a folder; completion offers names of files for them. */
 export const FILE_OPTIONS: ReadonlySet<string> = new Set([
   '--filename',
+  '--selector',
   '--pak-file',
   '--ca-file',
   '--kubeconfig',

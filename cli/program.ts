@@ -1,6 +1,7 @@
 import { Argument, Command, Option } from 'commander';
 import type { Cli } from './cli.ts';
 import type { ExitCode } from './failure.ts';
+import { collectWindows } from './gate.ts';
 import { KINDS } from './kinds.ts';
 import {
   addFileOptions,
@@ -70,6 +71,10 @@ function addPublishing(program: Command, run: Runner): void {
     .option('--agent <agent>', 'direct assignments, exactly these (repeatable)', collect)
     .option('--options <file>', 'options of the stack, exactly these: YAML or JSON, see options.md')
     .option('--option <name=value>', 'an option beside those of the file (repeatable)', collectPairs)
+    .option('--selector <file>', 'selector of the stack, YAML or JSON; none takes it away')
+    .option('--not-before <time>', 'agents get this content at this moment at the earliest (RFC 3339)')
+    .option('--window <window>', 'agents get it only then: [DAYS] HH:MM DURATION [ZONE] (repeatable)', collectWindows)
+    .option('--now', 'take the gate of what is published away')
     .option('--wait', 'wait until every targeted agent has applied it and is healthy')
     .addOption(durationOption('--timeout <duration>', 'how long to wait', '5m'))
     .addOption(

@@ -46,6 +46,11 @@ export function timeText(at: Timestamp | undefined): string {
   return at ? timestampDate(at).toISOString() : '-';
 }
 
+/** A generation that its gate holds back. */
+export function heldText(generation: bigint, until: Timestamp | undefined): string {
+  return `generation ${generation} is held${until ? ` until ${timeText(until)}` : ''}`;
+}
+
 /** `CLUSTER/NAME`, which also names an agent to every command. */
 export function agentText(agent: AgentStackStatus): string {
   return `${agent.clusterName}/${agent.agentName}`;

@@ -3,9 +3,9 @@ import { type GetStackStatusResponse, StackService } from '#proto/brokkr/v1/stac
 import { type Cli, connect } from './cli.ts';
 import { printDocument } from './output.ts';
 import { getStack } from './resolve.ts';
-import { agentText, enumText, healthCell, objectText, phaseCell, timeText } from './show.ts';
+import { agentText, enumText, healthCell, heldText, objectText, phaseCell, timeText } from './show.ts';
 import { table } from './terminal.ts';
-import { statusChanges } from './wait.ts';
+import { statusChanges, targetedAgents } from './wait.ts';
 
 /** Options of `brokkr status`. */
 export interface StatusOptions {
@@ -51,7 +51,13 @@ function statusLines({ terminal }: Cli, { stack, agents }: GetStackStatusRespons
     healthCell(agent.health),
     `${agent.objectsReady}/${agent.objectsTotal}`,
     timeText(agent.appliedAt),
-    [agent.message ?? '', approvalText(agent)].filter((text) => text !== '').join('; '),
+    [
+      agent.message ?? '',
+      approvalText(agent),
+      agent.heldGeneration === undefined ? '' : heldText(agent.heldGeneration, agent.heldUntil),
+    ]
+      .filter((text) => text !== '')
+      .join('; '),
   ]);
   const header = ['AGENT', 'CONNECTED', 'APPLIED', 'PHASE', 'HEALTH', 'READY', 'APPLIED AT', 'MESSAGE'];
   return [title, ...table(header, rows, terminal.paint), ...objectLines(agents)];
@@ -74,7 +80,7 @@ function objectLines(agents: GetStackStatusResponse['agents']): string[] {
 
 /** What an agent is doing, in a few words, for the progress line. */
 export function progressText(answer: GetStackStatusResponse): string {
-  const targeted = answer.agents.filter(({ desiredGeneration }) => desiredGeneration > 0n);
+  const targeted = targetedAgents(answer);
   const healthy = targeted.filter(({ phase, health, appliedGeneration, desiredGeneration }) => {
     return phase === Phase.APPLIED && health === Health.HEALTHY && appliedGeneration >= desiredGeneration;
   });
@@ -83,8 +89,10 @@ export function progressText(answer: GetStackStatusResponse): string {
   return `waiting: ${healthy.length} of ${targeted.length} agents healthy${what}`;
 }
 
-function phaseText({ connected, phase, objectsReady, objectsTotal }: GetStackStatusResponse['agents'][number]): string {
+function phaseText(agent: GetStackStatusResponse['agents'][number]): string {
+  const { connected, phase, objectsReady, objectsTotal, heldGeneration, heldUntil } = agent;
   if (!connected) return 'is not connected';
+  if (heldGeneration !== undefined) return `waits: ${heldText(heldGeneration, heldUntil)}`;
   const cell = phaseCell(phase);
   const text = typeof cell === 'string' ? cell : cell.text;
   return phase === Phase.APPLIED ? `applied, ${objectsReady} of ${objectsTotal} objects ready` : text;

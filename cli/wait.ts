@@ -42,9 +42,9 @@ export function standingOf(agent: AgentStackStatus, generation: bigint): Standin
   return phase === Phase.FAILED || (phase === Phase.APPLIED && health === Health.FAILING) ? 'failing' : 'pending';
 }
 
-/** The agents the stack is meant for; others are on their way out. */
+/** The agents the stack is meant for, also those for which a gate holds all of it; others are on their way out. */
 export function targetedAgents(status: GetStackStatusResponse): AgentStackStatus[] {
-  return status.agents.filter(({ desiredGeneration }) => desiredGeneration > 0n);
+  return status.agents.filter(({ desiredGeneration, heldGeneration }) => desiredGeneration > 0n || heldGeneration !== undefined);
 }
 
 /**

@@ -11,11 +11,15 @@ import {
 import { BrokkrError } from './errors.ts';
 import { type WireNames, wireNamesOf } from './wire-names.ts';
 
+/** Messages inside messages; protobuf-es stops at the same depth in its binary form. */
+const MAX_DEPTH = 100;
+
 /** Reads JSON as REST spells it into message types; what it knows of a type it works out once. */
 export class InputReader {
   readonly #ignoreUnknown: boolean;
   readonly #enums = new Map<string, WireNames>();
   readonly #fields = new Map<string, ReadonlyMap<string, DescField>>();
+  #depth = 0;
 
   /** `ignoreUnknown`: for the protocol with agents, which are older or newer than we are. */
   constructor(ignoreUnknown: boolean) {
@@ -24,7 +28,7 @@ export class InputReader {
 
   /**
    * Replaces the spellings of enums by numbers and the names of fields by those of the proto. Throws `invalid_request` for
-   * fields the type does not have and for unknown enum values, naming the place. `path` is the place of `json` in the
+   * fields the type does not have, for unknown enum values and for endless nesting, naming the place. `path` is the place of `json` in the
    * request, '' for its top.
    */
   normalize(desc: DescMessage, json: JsonValue, path: string): JsonValue {
@@ -74,8 +78,20 @@ export class InputReader {
   }
 
   #item(field: DescField, item: JsonValue, path: string): JsonValue {
-    if (field.message) return this.normalize(field.message, item, path);
+    if (field.message) return this.#nested(field.message, item, path);
     return field.enum ? this.#enumNumber(field.enum, item, path) : item;
+  }
+
+  #nested(desc: DescMessage, json: JsonValue, path: string): JsonValue {
+    if (this.#depth === MAX_DEPTH) {
+      throw new BrokkrError('invalid_request', `the body is nested deeper than ${MAX_DEPTH} levels`);
+    }
+    this.#depth++;
+    try {
+      return this.normalize(desc, json, path);
+    } finally {
+      this.#depth--;
+    }
   }
 
   #enumNumber(desc: DescEnum, json: JsonValue, path: string): JsonValue {

@@ -2,13 +2,20 @@ import { randomUUID } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { create } from '@bufbuild/protobuf';
+import { clone, create } from '@bufbuild/protobuf';
 import { systemClock } from '#lib/clock.ts';
 import { entryDigest, manifestDigest, RootDigest } from '#lib/digest.ts';
 import { createLog } from '#lib/log.ts';
 import { createMetrics } from '#lib/metrics.ts';
 import { compareEntries, type ManifestEntry, sourceDigest } from '#lib/object.ts';
-import { AgentFactsSchema, AttemptEventSchema, type SessionConfig, type Upsert, UpsertSchema } from '#proto/brokkr/v1/sync_pb.js';
+import {
+  type AgentFacts,
+  AgentFactsSchema,
+  AttemptEventSchema,
+  type SessionConfig,
+  type Upsert,
+  UpsertSchema,
+} from '#proto/brokkr/v1/sync_pb.js';
 import { Content } from '../agent/content.ts';
 import { openContentCache } from '../agent/content-cache.ts';
 import { HeldState } from '../agent/held.ts';
@@ -29,6 +36,8 @@ export interface AgentSide extends AsyncDisposable {
   readonly offers: StackTarget[];
   readonly withdrawals: StackTombstone[];
   readonly configs: (SessionConfig | undefined)[];
+  /** What the agent knows of its cluster; a test may change it. */
+  readonly facts: AgentFacts;
   readonly dir: string;
   readonly endpoint: Endpoint;
   /** Dials. The session ends with `signal` or with the whole. */
@@ -49,6 +58,7 @@ export async function startAgentSide(url: string, ca?: readonly string[]): Promi
   const offers: StackTarget[] = [];
   const withdrawals: StackTombstone[] = [];
   const configs: (SessionConfig | undefined)[] = [];
+  const facts = create(AgentFactsSchema, { clusterWide: true });
   const endpoint: Endpoint = { url: new URL(url), pak: 'brokkr_BRtest_key', ca, proxy: undefined };
   endpoint.url.pathname = '';
   const readEndpoint = async () => endpoint;
@@ -66,7 +76,7 @@ export async function startAgentSide(url: string, ca?: readonly string[]): Promi
       startedAtMs: clock.now(),
       version: '0.0.0',
       clusterUid: 'cluster',
-      facts: () => create(AgentFactsSchema, { clusterWide: true }),
+      facts: () => clone(AgentFactsSchema, facts),
       kubernetes: () => ({ reachable: true, latencyMs: 3 }),
     },
     metrics: createAgentMetrics(createMetrics({ processMetrics: false }), () => undefined),
@@ -84,6 +94,7 @@ export async function startAgentSide(url: string, ca?: readonly string[]): Promi
     offers,
     withdrawals,
     configs,
+    facts,
     dir,
     endpoint,
     start(tier, signal = stop.signal) {

@@ -1,4 +1,4 @@
-import type { MessageInitShape } from '@bufbuild/protobuf';
+import { fromBinary, type MessageInitShape } from '@bufbuild/protobuf';
 import { BrokkrError } from '#lib/errors.ts';
 import {
   type ExplainTargetsRequest,
@@ -6,11 +6,16 @@ import {
   TargetMethod,
   type TargetRuleSchema,
 } from '#proto/brokkr/v1/agents_pb.js';
+import { SelectorSchema } from '#proto/brokkr/v1/targeting_pb.js';
 import type { Query } from '../api/command.ts';
+import { timestampMs } from '../database.ts';
 import { decodeOptions } from '../stacks/options.ts';
+import { toTimestamp } from '../stacks/rows.ts';
 import { assertOwner, notFound } from '../stacks/stacks.ts';
 import { findStack } from '../stacks/store.ts';
+import { clausesOf } from '../targeting/selector.ts';
 import type { Acceptance } from '../targeting/store.ts';
+import { type AgentTraits, foundText, nearestClause, termText } from '../targeting/terms.ts';
 import { listPairs, type MatchedRule, type PairRow } from './explain-store.ts';
 import { getAgent } from './store.ts';
 
@@ -52,11 +57,22 @@ function explainPair(pair: PairRow): MessageInitShape<typeof TargetExplanationSc
     stackId: pair.stack_id,
     stackName: pair.stack_name,
     assigned: pair.matched.length > 0 && withheld === '',
-    matched: pair.matched.map(matchedRule),
-    nearly: [...nearLabels(pair), ...nearAnnotations(pair), ...noRules(pair)],
+    matched: pair.matched.map((rule) => matchedRule(rule, pair)),
+    nearly: [...nearLabels(pair), ...nearAnnotations(pair), ...nearSelector(pair), ...noRules(pair)],
     withheld,
     paused: pair.paused_here || decodeOptions(pair.stack_options).paused,
+    consent: consentOf(pair),
+    generation: withheld === '' ? BigInt(pair.generation ?? 0) : 0n,
+    ...(pair.held && { heldGeneration: BigInt(pair.head) }),
+    ...(pair.opens !== null && { heldUntil: toTimestamp(pair.opens) }),
+    release: pair.release_reason ?? '',
+    connected: pair.connected,
   };
+}
+
+function consentOf({ acceptance, registered, generator_name }: PairRow): string {
+  if (acceptance === 'all') return 'the agent takes stacks of every generator';
+  return `the agent is ${registered ? '' : 'not '}registered with generator ${generator_name}`;
 }
 
 /** Same conditions as `listAssigned`, in words. */
@@ -66,12 +82,18 @@ function withholding(pair: PairRow): string {
     pair.agent_status === 'INACTIVE' && 'the agent is INACTIVE',
     pair.stack_deleted && 'the stack is deleted',
     !pair.has_content && 'the stack has no content',
-    !pair.accepted && `the agent is not registered with generator ${pair.generator_name}`,
+    pair.held && pair.generation === null && heldText(pair),
+    pair.acceptance === 'registered' && !pair.registered && consentOf(pair),
   ];
   return reasons.filter((reason) => reason !== false).join('; ');
 }
 
-function matchedRule({ method, detail }: MatchedRule): Rule {
+function heldText({ head, opens }: PairRow): string {
+  const until = opens === null ? 'its gate opens' : new Date(timestampMs(opens)).toISOString();
+  return `generation ${head} is held until ${until}, and there is no earlier one that may be delivered`;
+}
+
+function matchedRule({ method, detail }: MatchedRule, pair: PairRow): Rule {
   switch (method) {
     case 'direct':
       return { method: TargetMethod.DIRECT, detail: 'assigned directly' };
@@ -79,6 +101,10 @@ function matchedRule({ method, detail }: MatchedRule): Rule {
       return { method: TargetMethod.LABEL, detail: `label ${detail} is on both` };
     case 'annotation':
       return { method: TargetMethod.ANNOTATION, detail: `annotation ${detail} is on both` };
+    case 'selector': {
+      const clause = nearest(pair)?.clause ?? [];
+      return { method: TargetMethod.SELECTOR, detail: `selector: ${clause.map(termText).join(' and ')}` };
+    }
   }
 }
 
@@ -109,10 +135,37 @@ function nearAnnotations({ stack_annotations: wanted, agent_annotations: present
   });
 }
 
+/** Of a selector that does not match, the alternative that is nearest: every term of it that fails, with what the agent has. */
+function nearSelector(pair: PairRow): Rule[] {
+  if (pair.matched.some(({ method }) => method === 'selector')) return [];
+  const traits = traitsOf(pair);
+  return (nearest(pair)?.failing ?? []).map((term) => ({
+    method: TargetMethod.SELECTOR,
+    detail: `selector wants ${termText(term)}, agent has ${foundText(term, traits)}`,
+  }));
+}
+
+function nearest(pair: PairRow): ReturnType<typeof nearestClause> {
+  return pair.selector === null ? undefined : nearestClause(clausesOf(fromBinary(SelectorSchema, pair.selector)), traitsOf(pair));
+}
+
+function traitsOf(pair: PairRow): AgentTraits {
+  const { agent_labels: labels, agent_annotations: annotations, agent_capabilities, kubernetes_version } = pair;
+  const { kubernetes_version: _, ...capabilities } = agent_capabilities;
+  return { labels, annotations, capabilities: kubernetes_version ? { ...capabilities, kubernetes_version } : capabilities };
+}
+
 function noRules(pair: PairRow): Rule[] {
-  const none = pair.matched.length === 0 && pair.stack_labels.length === 0 && Object.keys(pair.stack_annotations).length === 0;
+  const { matched, stack_labels, stack_annotations, selector } = pair;
+  const none =
+    matched.length === 0 && stack_labels.length === 0 && Object.keys(stack_annotations).length === 0 && selector === null;
   return none
-    ? [{ method: TargetMethod.DIRECT, detail: 'stack has no labels and no annotations, and is not assigned directly' }]
+    ? [
+        {
+          method: TargetMethod.DIRECT,
+          detail: 'stack has no labels, no annotations and no selector, and is not assigned directly',
+        },
+      ]
     : [];
 }
 

@@ -79,6 +79,7 @@ export function toAgent(row: AgentRow, heartbeatIntervalMs: number): MessageInit
     kubernetesVersion: row.kubernetes_version ?? undefined,
     clusterUid: row.cluster_uid ?? undefined,
     transport: row.transport ?? undefined,
+    capabilities: { ...row.capabilities },
   };
 }
 

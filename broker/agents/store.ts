@@ -23,6 +23,8 @@ export interface AgentRow {
   readonly agent_version: string | null;
   readonly kubernetes_version: string | null;
   readonly cluster_uid: string | null;
+  /** Empty in lists: it is long. */
+  readonly capabilities: Readonly<Record<string, string>>;
   /** Of its open session. */
   readonly transport: string | null;
   readonly version: number;
@@ -31,13 +33,16 @@ export interface AgentRow {
   readonly deleted_at: string | null;
 }
 
-const SELECT_AGENT = `select a.id, a.name, a.cluster_name, a.status, a.acceptance,
+const selectAgent = (capabilities: string) => `select a.id, a.name, a.cluster_name, a.status, a.acceptance,
     greatest(a.last_heartbeat, s.last_seen_at) as heard_at,
     (extract(epoch from now() - greatest(a.last_heartbeat, s.last_seen_at)) * 1000)::float8 as heard_age_ms,
-    a.k8s_reachable, a.k8s_api_latency_ms, a.k8s_reported_at, a.agent_version, a.kubernetes_version, a.cluster_uid,
+    a.k8s_reachable, a.k8s_api_latency_ms, a.k8s_reported_at, a.agent_version, a.kubernetes_version, a.cluster_uid, ${capabilities} as capabilities,
     case when s.closed_at is null then s.transport end as transport,
     a.version, a.created_at, a.updated_at, a.deleted_at
   from agent a left join agent_session s on s.agent_id = a.id`;
+
+const SELECT_AGENT = selectAgent('a.capabilities');
+const LIST_AGENTS = selectAgent(`'{}'::jsonb`);
 
 /** A live agent. */
 export async function findAgent(tx: Queryable, id: string): Promise<AgentRow | undefined> {
@@ -80,7 +85,7 @@ export interface AgentFilter {
 /** Live agents, newest first. */
 export async function listAgents(tx: Queryable, filter: AgentFilter, { fetch, after }: Page): Promise<AgentRow[]> {
   return await tx.query<AgentRow>(
-    `${SELECT_AGENT}
+    `${LIST_AGENTS}
      where a.deleted_at is null
        and ($2::timestamptz is null or (a.created_at, a.id) < ($2, $3::uuid))
        and ($4::text is null or exists (select from agent_label l where l.agent_id = a.id and l.label = $4))

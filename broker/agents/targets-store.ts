@@ -39,7 +39,7 @@ export async function deleteTarget(tx: Queryable, agentId: string, stackId: stri
 /** Live stacks that a rule assigns to the agent, whether it is ACTIVE and whether they have content or not; 10,000 at most. */
 export async function listStacksOf(tx: Queryable, agentId: string, acceptance: Acceptance): Promise<StackRow[]> {
   return await tx.query<StackRow>(
-    `select s.id, s.name, s.description, s.generator_id, s.salt, s.generation, s.deployment_object_id, s.manifest_digest, s.options, s.version, s.created_at, s.updated_at, s.deleted_at
+    `select s.id, s.name, s.description, s.generator_id, s.salt, s.generation, s.deployment_object_id, s.manifest_digest, s.options, s.selector, s.version, s.created_at, s.updated_at, s.deleted_at
      from (select distinct stack_id from targeting where agent_id = $1) m
      join stack s on s.id = m.stack_id and s.deleted_at is null
      join agent a on a.id = $1

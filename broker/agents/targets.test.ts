@@ -160,7 +160,7 @@ describe('explaining targets', () => {
       'stack has annotation tier=gold, agent has Tier=gold: only the case differs',
       'stack has annotation zone=a, agent has no annotation zone',
     ]);
-    expect(await explain([])).toEqual(['stack has no labels and no annotations, and is not assigned directly']);
+    expect(await explain([])).toEqual(['stack has no labels, no annotations and no selector, and is not assigned directly']);
   });
 
   it('says what withholds a stack that a rule matched', async () => {

@@ -1,11 +1,15 @@
-import { fromBinary, type MessageInitShape } from '@bufbuild/protobuf';
+import { create, fromBinary, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
+import { BrokkrError } from '#lib/errors.ts';
 import type { Manifest } from '#lib/object.ts';
 import type { YamlLimits } from '#lib/yaml.ts';
 import { type ApplyOptions, ManifestSchema } from '#proto/brokkr/v1/content_pb.js';
 import type { ApplyRequest, ApplyResponseSchema } from '#proto/brokkr/v1/stacks_pb.js';
+import { GateSchema } from '#proto/brokkr/v1/targeting_pb.js';
 import type { Command } from '../api/command.ts';
 import type { Principal } from '../api/principal.ts';
-import { type Acceptance, listAssigned } from '../targeting/store.ts';
+import { gateToProto, type StoredGate, storeGate } from '../targeting/gate.ts';
+import { findGate } from '../targeting/gate-store.ts';
+import { type Acceptance, listReached } from '../targeting/store.ts';
 import { type Content, type ContentDeps, publish, readContent, traceparentOf } from './content.ts';
 import { findDeploymentObjectRow, findManifest } from './content-store.ts';
 import { diffManifests, type ManifestChange, manifestFromProto } from './manifest.ts';
@@ -13,6 +17,7 @@ import { decodeOptions, encodeOptions, nextOptions, normalOptions, sameOptions }
 import { assertOptions } from './options-check.ts';
 import { deploymentObjectToProto, problemToProto, stackToProto } from './rows.ts';
 import { assertRules, replaceRules, type WantedRules } from './rules.ts';
+import { readSelector } from './selector.ts';
 import { newSalt, ownerOf } from './stacks.ts';
 import { findStacksByName, insertStack, lockStackByName, moveHead, type StackRow, updateDescription } from './store.ts';
 
@@ -60,12 +65,13 @@ export async function prepareApply(
   return { generatorId, salt, content: await readContent(deps, draft, limits, signal) };
 }
 
-function wantedRules({ labels, label, annotations, agents }: ApplyRequest): WantedRules {
+function wantedRules({ labels, label, annotations, agents, selector }: ApplyRequest): WantedRules {
   return {
     labels: labels?.values,
     moreLabels: label,
     annotations: annotations && new Map(Object.entries(annotations.values)),
     agents: agents?.values,
+    selector: selector && readSelector(selector),
   };
 }
 
@@ -97,7 +103,7 @@ export async function applyStack(
     ...(object && { deploymentObject: deploymentObjectToProto(object, '') }),
     result: created ? 'created' : rules || head.moved || described ? 'updated' : 'unchanged',
     changes: head.changes,
-    targetedAgents: (await listAssigned(tx, { stackIds: [stack.id], acceptance })).length,
+    targetedAgents: (await listReached(tx, { stackIds: [stack.id], acceptance, withheld: false })).length,
     warnings: (content?.warnings ?? []).map(problemToProto),
   };
 }
@@ -120,7 +126,7 @@ interface HeadChange {
   readonly changes: ManifestChange[];
 }
 
-/** Makes a new head when content or options differ from those of the head there is. */
+/** Makes a new head when content, options or gate differ from those of the head there is. Throws `invalid_stack`. */
 async function replaceHead(
   request: ApplyRequest,
   command: Command,
@@ -128,6 +134,7 @@ async function replaceHead(
   blobs: ContentDeps['blobs'],
 ): Promise<HeadChange> {
   const current = decodeOptions(stack.options);
+  const gate = request.gate && storeGate(request.gate, 'invalid_stack');
   const wanted = request.options && nextOptions(current, request.options);
   const optionsChanged = !created && wanted !== undefined && !sameOptions(wanted, current);
   const newContent =
@@ -137,20 +144,36 @@ async function replaceHead(
   if (newContent) {
     const changes = diffManifests(await manifestOf(command, stack), newContent.manifest);
     const options = request.options ? normalOptions(request.options) : undefined;
-    const { stack: head } = await publish(command, stack, newContent, blobs, { current, wanted: options });
+    const { stack: head } = await publish(command, stack, newContent, blobs, { current, wanted: options, gate });
     return { stack: head, moved: true, optionsChanged, changes };
   }
-  if (!optionsChanged) return { stack, moved: false, optionsChanged, changes: [] };
-  return { stack: await changeOptions(command, stack, wanted), moved: true, optionsChanged, changes: [] };
+  if (gate && stack.deployment_object_id === null)
+    throw new BrokkrError('invalid_stack', 'gate: the stack has no content to hold back');
+  const gateChanged = gate !== undefined && !sameGate(gate, await findGate(command.tx, stack.id, stack.generation));
+  if (!optionsChanged && !gateChanged) return { stack, moved: false, optionsChanged, changes: [] };
+  const head = await changeHead(command, stack, optionsChanged ? wanted : current, optionsChanged ? 'options' : 'gate', gate);
+  return { stack: head, moved: true, optionsChanged, changes: [] };
 }
 
-async function changeOptions(command: Command, stack: StackRow, options: ApplyOptions): Promise<StackRow> {
+function sameGate(a: StoredGate, b: StoredGate | undefined): boolean {
+  const bytes = (gate: StoredGate | undefined) => toBinary(GateSchema, create(GateSchema, gate && gateToProto(gate)));
+  return Buffer.from(bytes(a)).equals(bytes(b));
+}
+
+async function changeHead(
+  command: Command,
+  stack: StackRow,
+  options: ApplyOptions,
+  cause: 'options' | 'gate',
+  gate: StoredGate | undefined,
+): Promise<StackRow> {
   return await moveHead(command.tx, {
     stackId: stack.id,
     deploymentObjectId: stack.deployment_object_id,
     manifestDigest: stack.manifest_digest,
     options: encodeOptions(options),
-    cause: 'options',
+    cause,
+    gate,
     principal: command.principal,
     traceparent: traceparentOf(command),
   });

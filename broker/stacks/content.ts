@@ -10,6 +10,7 @@ import { type ApplyOptions, ManifestSchema } from '#proto/brokkr/v1/content_pb.j
 import { Validation } from '#proto/brokkr/v1/stacks_pb.js';
 import type { Command } from '../api/command.ts';
 import type { Queryable } from '../database.ts';
+import type { StoredGate } from '../targeting/gate.ts';
 import type { BlobStore, EncodedBlobs } from './blobs.ts';
 import { type DeploymentObjectRow, findManifest, insertBlobRefs, insertDeploymentObject } from './content-store.ts';
 import { blobDigests, manifestToProto } from './manifest.ts';
@@ -113,14 +114,18 @@ export interface Published {
 
 /**
  * Writes a snapshot and makes it the head, in the command's transaction. `stack` must be locked (`lockStack`). `options`
- * are those of the new head; when undefined, those of the head before without its approval.
+ * are those of the new head; when undefined, those of the head before without its approval. `gate` is its gate.
  */
 export async function publish(
   command: Command,
   stack: StackRow,
   content: Content,
   blobs: BlobStore,
-  { current, wanted }: { readonly current: ApplyOptions; readonly wanted: ApplyOptions | undefined },
+  {
+    current,
+    wanted,
+    gate,
+  }: { readonly current: ApplyOptions; readonly wanted: ApplyOptions | undefined; readonly gate: StoredGate | undefined },
 ): Promise<Published> {
   const { tx } = command;
   await blobs.write(tx, content.blobs);
@@ -146,6 +151,7 @@ export async function publish(
     manifestDigest: content.manifestDigest,
     options: encodeOptions(options),
     cause: 'content',
+    gate,
     principal: command.principal,
     traceparent: traceparentOf(command),
   });

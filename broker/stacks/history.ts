@@ -11,6 +11,7 @@ import type {
 } from '#proto/brokkr/v1/stacks_pb.js';
 import type { Query } from '../api/command.ts';
 import { readPage } from '../api/page.ts';
+import { gateToProto } from '../targeting/gate.ts';
 import { findDeploymentObject } from './content-store.ts';
 import { decodeOptions } from './options.ts';
 import { healthOf, toTimestamp, worstHealth } from './rows.ts';
@@ -41,6 +42,7 @@ export async function getHistory(
 }
 
 function toEntry(row: HistoryRow): MessageInitShape<typeof HistoryEntrySchema> {
+  const gate = gateToProto(row);
   return {
     generation: BigInt(row.generation),
     ...(row.deployment_object_id !== null && { deploymentObjectId: row.deployment_object_id }),
@@ -52,6 +54,7 @@ function toEntry(row: HistoryRow): MessageInitShape<typeof HistoryEntrySchema> {
     createdAt: toTimestamp(row.created_at),
     actor: row.actor_name === null ? row.actor_type : `${row.actor_type} ${row.actor_name}`,
     appliedAgents: row.applied_agents,
+    ...(gate && { gate }),
   };
 }
 

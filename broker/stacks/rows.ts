@@ -1,8 +1,9 @@
-import { create, type MessageInitShape } from '@bufbuild/protobuf';
+import { create, fromBinary, type MessageInitShape } from '@bufbuild/protobuf';
 import { type Timestamp, TimestampSchema } from '@bufbuild/protobuf/wkt';
 import type { Problem } from '#lib/yaml-problems.ts';
 import { Health, Phase } from '#proto/brokkr/v1/content_pb.js';
 import type { ContentProblemSchema, DeploymentObjectSchema, StackSchema } from '#proto/brokkr/v1/stacks_pb.js';
+import { SelectorSchema } from '#proto/brokkr/v1/targeting_pb.js';
 import { timestampMs } from '../database.ts';
 import type { DeploymentObjectRow } from './content-store.ts';
 import { decodeOptions } from './options.ts';
@@ -21,6 +22,7 @@ export function stackToProto(row: StackRow): MessageInitShape<typeof StackSchema
     generation: BigInt(row.generation),
     ...(row.deployment_object_id !== null && { deploymentObjectId: row.deployment_object_id }),
     options: decodeOptions(row.options),
+    ...(row.selector !== null && { selector: fromBinary(SelectorSchema, row.selector) }),
   };
 }
 

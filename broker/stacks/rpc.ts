@@ -13,6 +13,7 @@ import {
 } from '#proto/brokkr/v1/stacks_pb.js';
 import { type Command, type Pipeline, principalOf } from '../api/command.ts';
 import type { Database } from '../database.ts';
+import { storeGate } from '../targeting/gate.ts';
 import type { Acceptance } from '../targeting/store.ts';
 import { applyStack, prepareApply, SaltChanged } from './apply.ts';
 import { retryStack, rollbackStack, setPaused } from './commands.ts';
@@ -179,12 +180,13 @@ async function createDeploymentObject(
   ctx: HandlerContext,
 ): Promise<MessageInitShape<typeof CreateDeploymentObjectResponseSchema>> {
   const content = await settled(readDraft(deps, limits, request, ctx));
-  const handler = deps.pipeline.command(StackService.method.createDeploymentObject, async ({ stackId }, command) => {
+  const handler = deps.pipeline.command(StackService.method.createDeploymentObject, async ({ stackId, gate }, command) => {
     const read = content();
     const stack = await lockOwned(command, stackId);
     const { object } = await publish(command, stack, read, deps.blobs, {
       current: decodeOptions(stack.options),
       wanted: undefined,
+      gate: gate && storeGate(gate, 'invalid_deployment_object'),
     });
     return { deploymentObject: deploymentObjectToProto(object, read.text), warnings: read.warnings.map(problemToProto) };
   });

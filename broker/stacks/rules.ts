@@ -17,6 +17,7 @@ import {
   type LabelRow,
   registerAgents,
 } from './rules-store.ts';
+import { changeSelector, type WantedSelector } from './selector.ts';
 import { lockOwned } from './stacks.ts';
 import type { StackRow } from './store.ts';
 
@@ -73,6 +74,7 @@ export interface WantedRules {
   readonly annotations: ReadonlyMap<string, string> | undefined;
   /** Exactly these direct assignments: id, name or name/cluster. */
   readonly agents: readonly string[] | undefined;
+  readonly selector: WantedSelector | undefined;
 }
 
 /** Checks the words of the rules. Throws `invalid_label` and `invalid_annotation`. */
@@ -106,7 +108,8 @@ export async function replaceRules(
   const labels = await replaceLabels(command, stack.id, wanted);
   const annotations = wanted.annotations ? await replaceAnnotations(command, stack.id, wanted.annotations) : false;
   const targets = wanted.agents ? await replaceTargets(command, stack, wanted.agents, acceptance) : false;
-  return labels || annotations || targets;
+  const selector = wanted.selector ? await changeSelector(command, stack, wanted.selector) : false;
+  return labels || annotations || targets || selector;
 }
 
 async function replaceLabels({ tx, audit }: Command, stackId: string, { labels, moreLabels }: WantedRules): Promise<boolean> {

@@ -17,6 +17,7 @@ import { StackEntity } from './entities.ts';
 import { encodeOptions } from './options.ts';
 import { assertOptions } from './options-check.ts';
 import { stackToProto } from './rows.ts';
+import { changeSelector, readSelector } from './selector.ts';
 import {
   deleteStackRows,
   findAdminGenerator,
@@ -135,6 +136,7 @@ export async function createStack(request: CreateStackRequest, command: Command)
   assertOptions(request.options);
   const generatorId = await ownerOf(tx, command.principal, request.generatorId);
   const { bytes, digest, deletionPolicy } = encodeOptions(request.options);
+  const selector = request.selector && readSelector(request.selector);
   const stack = tx.em.create(StackEntity, {
     name: request.name,
     description: request.description ?? null,
@@ -145,6 +147,7 @@ export async function createStack(request: CreateStackRequest, command: Command)
     deletionPolicy,
   });
   await tx.em.flush();
+  if (selector) await changeSelector(command, { id: stack.id, selector: null }, selector);
   command.audit('stack.created', 'stack', stack.id, { name: request.name, generator_id: generatorId });
   return await stampStack(tx, stack.id);
 }

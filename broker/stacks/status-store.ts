@@ -1,5 +1,6 @@
 import type { Page } from '../api/page.ts';
 import type { Queryable } from '../database.ts';
+import type { StoredGate } from '../targeting/gate.ts';
 
 /** What an agent was told about a stack and what it answered. */
 export interface DeliveryRow {
@@ -71,6 +72,8 @@ export interface HistoryRow {
   readonly yaml_checksum: string | null;
   readonly object_count: number | null;
   readonly options: Buffer;
+  readonly not_before: string | null;
+  readonly windows: StoredGate['windows'];
   readonly cause: string;
   readonly created_at: string;
   readonly actor_type: string;
@@ -80,7 +83,7 @@ export interface HistoryRow {
 
 const HISTORY = `
   select '00000000-0000-0000-0000-' || lpad(to_hex(g.generation), 12, '0') as id, g.generation, g.deployment_object_id, d.revision,
-    d.yaml_checksum, d.object_count, g.options, g.cause, g.created_at, g.actor_type,
+    d.yaml_checksum, d.object_count, g.options, g.not_before, g.windows, g.cause, g.created_at, g.actor_type,
     coalesce((select name from generator where id = g.actor_id), (select name from agent where id = g.actor_id)) as actor_name,
     (select count(*)::integer from (
        select v.agent_id from delivery v where v.stack_id = g.stack_id and v.applied_generation = g.generation

@@ -5,7 +5,8 @@ import type { AgentStackStatusSchema, GetStackStatusResponseSchema } from '#prot
 import { StackStatusSchema } from '#proto/brokkr/v1/sync_pb.js';
 import type { Principal } from '../api/principal.ts';
 import type { Queryable } from '../database.ts';
-import { type Acceptance, listAssigned } from '../targeting/store.ts';
+import { findOpening } from '../targeting/gate-store.ts';
+import { type Acceptance, listReached } from '../targeting/store.ts';
 import { decodeOptions } from './options.ts';
 import { healthOf, phaseOf, stackToProto, toTimestamp } from './rows.ts';
 import { assertOwner, notFound } from './stacks.ts';
@@ -34,8 +35,10 @@ export async function getStatus(
   const stack = await findStack(db, stackId);
   if (!stack) throw notFound(stackId);
   assertOwner(principal, stack);
-  const assigned = await listAssigned(db, { stackIds: [stackId], acceptance });
-  const desired = new Map(assigned.map(({ agent_id, generation }) => [agent_id, generation]));
+  const reached = await listReached(db, { stackIds: [stackId], acceptance, withheld: false });
+  const desired = new Map(reached.map(({ agent_id, generation }) => [agent_id, generation ?? '0']));
+  const held = new Set(reached.filter(({ held }) => held).map(({ agent_id }) => agent_id));
+  const opening = held.size > 0 ? await findOpening(db, stackId) : null;
   const rows = await listDeliveries(db, stackId, [...desired.keys()]);
   const deleted = stack.deleted_at !== null;
   if (deleted && rows.length === 0) throw notFound(stackId);
@@ -47,7 +50,12 @@ export async function getStatus(
     stack: stackToProto(stack),
     agents: rows.map((row) => {
       const generation = generations.get(row.agent_id) ?? '0';
-      return { ...agentStatus(row, generation, published.get(generation)), paused: row.paused || paused };
+      return {
+        ...agentStatus(row, generation, published.get(generation)),
+        paused: row.paused || paused,
+        ...(held.has(row.agent_id) && { heldGeneration: BigInt(stack.generation) }),
+        ...(held.has(row.agent_id) && opening !== null && { heldUntil: toTimestamp(opening) }),
+      };
     }),
   };
 }

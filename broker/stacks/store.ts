@@ -1,6 +1,8 @@
 import type { Page } from '../api/page.ts';
 import { actorId, type Principal } from '../api/principal.ts';
 import type { Queryable } from '../database.ts';
+import type { StoredGate } from '../targeting/gate.ts';
+import { refreshGate } from '../targeting/gate-store.ts';
 import type { EncodedOptions } from './options.ts';
 
 /** A row of `stack`. */
@@ -15,6 +17,8 @@ export interface StackRow {
   readonly deployment_object_id: string | null;
   readonly manifest_digest: Buffer | null;
   readonly options: Buffer;
+  /** Bytes of the message Selector; null without one. */
+  readonly selector: Buffer | null;
   readonly version: number;
   readonly created_at: string;
   readonly updated_at: string;
@@ -22,7 +26,7 @@ export interface StackRow {
 }
 
 const COLUMNS = `s.id, s.name, s.description, s.generator_id, s.salt, s.generation, s.deployment_object_id, s.manifest_digest,
-  s.options, s.version, s.created_at, s.updated_at, s.deleted_at`;
+  s.options, s.selector, s.version, s.created_at, s.updated_at, s.deleted_at`;
 
 /** A stack by id, deleted ones included: the caller decides. */
 export async function findStack(db: Queryable, id: string): Promise<StackRow | undefined> {
@@ -117,7 +121,9 @@ export interface Head {
   readonly deploymentObjectId: string | null;
   readonly manifestDigest: Uint8Array | null;
   readonly options: EncodedOptions;
-  readonly cause: 'content' | 'options' | 'pause' | 'resume' | 'rollback' | 'retry';
+  readonly cause: 'content' | 'options' | 'gate' | 'pause' | 'resume' | 'rollback' | 'retry';
+  /** When undefined, a head with the content of the one before keeps its gate, and any other has none. */
+  readonly gate?: StoredGate | undefined;
   readonly principal: Principal;
   /** W3C trace context of the request. */
   readonly traceparent: string | null;
@@ -125,19 +131,26 @@ export interface Head {
 
 /**
  * Makes a new head: the generation rises by one and the head is kept for the history. The stack's row must be locked, so
- * that generation and time grow together.
+ * that generation and time grow together. A stack without a gate before and after costs one statement.
  */
 export async function moveHead(tx: Queryable, head: Head): Promise<StackRow> {
-  const rows = await tx.query<StackRow>(
-    `with s as (
+  const rows = await tx.query<StackRow & { gated: boolean }>(
+    `with gate as (
+       select $11::timestamptz as not_before, $12::jsonb as windows where $13
+       union all
+       select g.not_before, g.windows from stack o join stack_generation g on g.stack_id = o.id and g.generation = o.generation
+       where o.id = $1 and o.deployment_object_id = $2 and not $13
+     ), s as (
        update stack set generation = generation + 1, deployment_object_id = $2, manifest_digest = $3, options = $4, options_digest = $5,
-         deletion_policy = $6, traceparent = $7, head_at = clock_timestamp(), version = version + 1, updated_at = now()
+         deletion_policy = $6, traceparent = $7, head_at = clock_timestamp(), version = version + 1, updated_at = now(),
+         gated = exists (select from gate where not_before is not null or windows is not null)
        where id = $1 returning *
      ), kept as (
-       insert into stack_generation (stack_id, generation, deployment_object_id, options, options_digest, cause, actor_type, actor_id, created_at)
-       select s.id, s.generation, s.deployment_object_id, s.options, s.options_digest, $8, $9, $10, s.head_at from s
+       insert into stack_generation (stack_id, generation, deployment_object_id, options, options_digest, cause, actor_type, actor_id, created_at, not_before, windows)
+       select s.id, s.generation, s.deployment_object_id, s.options, s.options_digest, $8, $9, $10, s.head_at, gate.not_before, gate.windows
+       from s left join gate on true
      )
-     select ${COLUMNS} from s`,
+     select ${COLUMNS}, s.gated from s`,
     [
       head.stackId,
       head.deploymentObjectId,
@@ -149,9 +162,13 @@ export async function moveHead(tx: Queryable, head: Head): Promise<StackRow> {
       head.cause,
       head.principal.kind,
       actorId(head.principal) ?? null,
+      head.gate?.not_before ?? null,
+      head.gate?.windows ? JSON.stringify(head.gate.windows) : null,
+      head.gate !== undefined,
     ],
   );
   if (!rows[0]) throw new Error(`stack ${head.stackId} is gone inside its own transaction`);
+  if (rows[0].gated) await refreshGate(tx, head.stackId);
   return rows[0];
 }
 

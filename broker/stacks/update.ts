@@ -9,6 +9,7 @@ import { traceparentOf } from './content.ts';
 import { StackEntity } from './entities.ts';
 import { copyOptions, decodeOptions, encodeOptions, nextOptions, normalOptions, sameOptions } from './options.ts';
 import { assertOptions } from './options-check.ts';
+import { changeSelector, readSelector, type WantedSelector } from './selector.ts';
 import { assertVersion, lockOwned } from './stacks.ts';
 import { moveHead, type StackRow, stampStack } from './store.ts';
 
@@ -17,13 +18,14 @@ interface Edit {
   readonly name: string | undefined;
   readonly description: string | null | undefined;
   readonly options: ReturnType<typeof decodeOptions> | undefined;
+  readonly selector: WantedSelector | undefined;
 }
 
 const MAX_NAME = 255;
 const MAX_DESCRIPTION = 4096;
 
 /**
- * Changes name, description and options. Changed options make a new head. Throws `stack_id_mismatch`, `immutable_field`,
+ * Changes name, description, options and selector. Changed options make a new head. Throws `stack_id_mismatch`, `immutable_field`,
  * `precondition_failed`, `invalid_stack`.
  */
 export async function updateStack(request: UpdateStackRequest, command: Command): Promise<StackRow> {
@@ -41,11 +43,12 @@ export async function updateStack(request: UpdateStackRequest, command: Command)
   const changedOptions = options !== undefined && !sameOptions(options, current);
   const renamed = edit.name !== undefined && edit.name !== stack.name;
   const described = edit.description !== undefined && edit.description !== stack.description;
-  if (!changedOptions && !renamed && !described) return stack;
+  const reselected = edit.selector !== undefined && (await changeSelector(command, stack, edit.selector));
+  if (!changedOptions && !renamed && !described && !reselected) return stack;
   const changed = [...(renamed ? ['name'] : []), ...(described ? ['description'] : []), ...(changedOptions ? ['options'] : [])];
-  command.audit('stack.updated', 'stack', stack.id, { changed });
+  if (changed.length > 0) command.audit('stack.updated', 'stack', stack.id, { changed });
   if (!changedOptions) {
-    if (renamed) command.change({ kind: 'stack', stackId: stack.id }); // agents are told names
+    if (renamed || reselected) command.change({ kind: 'stack', stackId: stack.id }); // agents are told names
     return await stampStack(tx, stack.id);
   }
   command.change({ kind: 'stack', stackId: stack.id });
@@ -79,7 +82,15 @@ function readEdit(request: UpdateStackRequest, row: StackRow): Edit {
     name,
     description: named('description', true) ? (stack.description ?? null) : undefined,
     options: readOptions(stack, row, mask),
+    selector: readWantedSelector(stack, mask),
   };
+}
+
+/** Without a mask a selector that is not sent is left alone; named in the mask and not sent, it is taken away. */
+function readWantedSelector({ selector }: Stack, mask: readonly string[] | undefined): WantedSelector | undefined {
+  if (mask && !mask.includes('selector')) return undefined;
+  if (selector) return readSelector(selector);
+  return mask ? { bytes: null, clauses: [] } : undefined;
 }
 
 function readOptions(stack: Stack, row: StackRow, mask: readonly string[] | undefined) {

@@ -40,6 +40,21 @@ export async function insertEntries(tx: Queryable, pairs: readonly (Pair & { rea
   );
 }
 
+/** Notes generations that the agent turned out to have received, unless its epoch is over. */
+export async function noteReceived(
+  tx: Queryable,
+  { agentId, epoch }: { readonly agentId: string; readonly epoch: bigint },
+  entries: readonly { readonly stackId: string; readonly generation: bigint }[],
+): Promise<void> {
+  await tx.query(
+    `update delivery d set received_generation = greatest(d.received_generation, u.generation), updated_at = now()
+     from unnest($3::uuid[], $4::bigint[]) u(stack_id, generation)
+     where d.agent_id = $1 and d.stack_id = u.stack_id and d.desired = 'entry'
+       and exists (select from agent_session s where s.agent_id = $1 and s.epoch = $2)`,
+    [agentId, epoch.toString(), entries.map((entry) => entry.stackId), entries.map((entry) => entry.generation.toString())],
+  );
+}
+
 /** A stack that leaves an agent. */
 export interface TombstoneRow {
   readonly agent_id: string;

@@ -1,6 +1,7 @@
 import { createValidator } from '@bufbuild/protovalidate';
 import { BrokkrError } from '#lib/errors.ts';
 import {
+  type AgentFacts,
   type AgentMessage,
   type AttemptEvent,
   type BucketEntries,
@@ -20,6 +21,9 @@ const MAX_EVENTS = 500;
 const MAX_ID = 64;
 const MAX_EVENT_TYPE = 50;
 const MAX_BUCKETS = 256;
+const MAX_CAPABILITIES = 256;
+/** `kind:GROUP/KIND` with the longest group and kind, and some room. */
+const MAX_CAPABILITY = 512;
 const DIGEST_BYTES = 32;
 
 const validator = createValidator();
@@ -31,16 +35,9 @@ const validator = createValidator();
 export function assertHello(hello: Hello): void {
   const { kind, violations } = validator.validate(HelloSchema, hello);
   if (kind !== 'valid') refuse('hello', violations?.map(({ message }) => message).join('; ') ?? 'it cannot be checked');
-  const texts = [
-    hello.installId,
-    hello.clusterUid,
-    hello.processId,
-    hello.agentVersion,
-    hello.resume?.bootId ?? '',
-    hello.facts?.kubernetesVersion ?? '',
-  ];
-  const pairs = Object.entries(hello.facts?.capabilities ?? {}).flat();
-  if ([...texts, ...pairs].some((text) => text.includes('\0'))) refuse('hello', 'a text has a null character');
+  assertFacts('hello', hello.facts);
+  const texts = [hello.installId, hello.clusterUid, hello.processId, hello.agentVersion, hello.resume?.bootId ?? ''];
+  if (texts.some((text) => text.includes('\0'))) refuse('hello', 'a text has a null character');
 }
 
 /**
@@ -51,6 +48,7 @@ export function assertFrame({ body }: AgentMessage): void {
   switch (body.case) {
     case 'ping':
       assertInt4('ping.kubernetes_latency_ms', body.value.kubernetesLatencyMs ?? 0);
+      assertFacts('ping.facts', body.value.facts);
       break;
     case 'status':
       assertCount('status.items', body.value.items.length, MAX_ITEMS);
@@ -71,6 +69,16 @@ export function assertFrame({ body }: AgentMessage): void {
     case 'hello':
     case undefined:
   }
+}
+
+/** Facts of an agent are stored with it: as many as the contract says, and none too long to compare. */
+function assertFacts(field: string, facts: AgentFacts | undefined): void {
+  if (!facts) return;
+  const pairs = Object.entries(facts.capabilities);
+  assertCount(`${field}.capabilities`, pairs.length, MAX_CAPABILITIES);
+  const texts = [facts.kubernetesVersion, ...pairs.flat()];
+  if (texts.some((text) => text.includes('\0'))) refuse(field, 'a text has a null character');
+  if (texts.some((text) => text.length > MAX_CAPABILITY)) refuse(field, `a text has more than ${MAX_CAPABILITY} characters`);
 }
 
 function assertBuckets({ buckets, entries }: BucketEntries): void {

@@ -41,7 +41,7 @@ export async function mayFetch(tx: Queryable, agentId: string, stackId: string, 
   const rows = await tx.query(
     `select from delivery d where d.agent_id = $1 and d.stack_id = $2 and d.desired = 'entry'
        and ($3 in (d.received_generation, d.applied_generation, d.good_generation)
-         or $3 >= (select coalesce(r.generation, s.generation) from stack s left join release r on r.stack_id = s.id and r.agent_id = $1 where s.id = $2))`,
+         or $3 >= (select r.generation from released r where r.agent_id = $1 and r.stack_id = $2))`,
     [agentId, stackId, generation.toString()],
   );
   return rows.length > 0;

@@ -7,6 +7,7 @@ import {
   BrokerMessageSchema,
   type BucketEntries,
   type GoAway,
+  type HeldEntry,
   type Nack,
   NackCode,
   type SessionConfig,
@@ -83,6 +84,8 @@ export class AgentSession {
   readonly #dirty = new Set<string>();
   /** Stacks the agent holds and should not, nor was ever told to remove. */
   readonly #absent = new Set<string>();
+  /** Stacks of which a closed gate holds a newer generation back. */
+  readonly #held = new Set<string>();
   /** Stacks whose frame was refused and is not to be sent again yet. */
   readonly #resting = new Set<string>();
   readonly #control: Body[] = [];
@@ -143,8 +146,14 @@ export class AgentSession {
     return this.#desired.get(stackId);
   }
 
-  stackIds(): IterableIterator<string> {
-    return this.#desired.keys();
+  /** Stacks of which the agent has, or is to have, something. */
+  stackIds(): ReadonlySet<string> {
+    return new Set([...this.#desired.keys(), ...this.#held]);
+  }
+
+  /** True while a gate holds a newer generation of the stack back. */
+  isHeld(stackId: string): boolean {
+    return this.#held.has(stackId);
   }
 
   /** Notes the agent's frame numbers; frames up to `ack` need not be sent again. */
@@ -155,9 +164,22 @@ export class AgentSession {
     this.#wakeup.wake();
   }
 
-  /** Sets what the agent should have of a stack and marks it for sending; undefined: nothing any more. */
+  /** A gate holds a newer generation of the stack back, or does no longer. Say so before `want`. */
+  hold(stackId: string, held: boolean): void {
+    if (held) this.#held.add(stackId);
+    else this.#held.delete(stackId);
+  }
+
+  /**
+   * Sets what the agent should have of a stack and marks it for sending; undefined: nothing any more. A gate that has closed
+   * takes nothing back that was told already.
+   */
   want(stackId: string, desired: Desired | undefined, { send = true }: { readonly send?: boolean } = {}): void {
+    const told = this.#desired.get(stackId);
+    if (desired?.kind === 'entry' && told?.kind === 'entry' && told.generation > desired.generation && this.#held.has(stackId))
+      return;
     if (desired === undefined) {
+      this.#held.delete(stackId);
       this.#desired.delete(stackId);
       this.#root.set(stackId, undefined);
       this.#dirty.delete(stackId);
@@ -201,24 +223,31 @@ export class AgentSession {
     return true;
   }
 
-  /** The agent's entries of differing buckets: what differs is sent, what neither side wants is told as absent. */
-  buckets({ buckets, entries, more }: BucketEntries): void {
+  /**
+   * The agent's entries of differing buckets: what differs is sent, what neither side wants is told as absent. Returns those
+   * that are newer than what a closed gate leaves: received while it was open, and the report of it was lost.
+   */
+  buckets({ buckets, entries, more }: BucketEntries): HeldEntry[] {
+    const ahead: HeldEntry[] = [];
     for (const entry of entries) {
       this.#bucketsSeen.set(entry.stackId, entry.generation);
       const desired = this.#desired.get(entry.stackId);
       const digest = desired && this.#root.get(entry.stackId);
       if (entry.manifestDigest.length > 0) this.#received.set(entry.stackId, entry.manifestDigest);
-      if (!desired) this.#absent.add(entry.stackId);
+      const generation = desired?.kind === 'tombstone' ? undefined : (desired?.generation ?? 0n);
+      if (this.#held.has(entry.stackId) && generation !== undefined && entry.generation > generation) ahead.push(entry);
+      else if (!desired) this.#absent.add(entry.stackId);
       else if (!digest || Buffer.compare(digest, entry.digest) !== 0) this.#markDirty(entry.stackId);
     }
     if (this.#absent.size > MAX_ABSENT) this.end('slow consumer');
-    if (more) return;
+    if (more) return ahead;
     for (const bucket of buckets) {
       for (const { stackId } of this.#root.entries(bucket)) if (!this.#bucketsSeen.has(stackId)) this.#markDirty(stackId);
     }
     this.#bucketsSeen = new Map();
     this.#listing = 'sending';
     this.#wakeup.wake();
+    return ahead;
   }
 
   /** The agent said it has received this manifest of the stack: a base for deltas. */

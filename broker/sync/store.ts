@@ -186,6 +186,27 @@ export async function beginSession(tx: Queryable, session: NewSession): Promise<
   return BigInt(row.epoch);
 }
 
+/** Stores what an agent learnt of its cluster during a session and tells the change log; false when nothing differs, or the epoch is over. */
+export async function updateFacts(
+  tx: Queryable,
+  { agentId, epoch }: { readonly agentId: string; readonly epoch: bigint },
+  {
+    kubernetesVersion,
+    capabilities,
+  }: { readonly kubernetesVersion: string; readonly capabilities: Readonly<Record<string, string>> },
+): Promise<boolean> {
+  const rows = await tx.query(
+    `with changed as (
+       update agent a set kubernetes_version = $3, capabilities = $4 from agent_session s
+       where a.id = $1 and s.agent_id = a.id and s.epoch = $2 and (a.kubernetes_version, a.capabilities) is distinct from ($3, $4::jsonb)
+       returning a.id
+     )
+     insert into change_log (kind, agent_id) select 'agent', id from changed returning seq`,
+    [agentId, epoch.toString(), kubernetesVersion, JSON.stringify(capabilities)],
+  );
+  return rows.length > 0;
+}
+
 /** Marks sessions as over, unless a newer epoch has begun. */
 export async function endSessions(
   tx: Queryable,

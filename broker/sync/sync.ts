@@ -6,6 +6,7 @@ import type { Logger } from '#lib/log.ts';
 import type { Task } from '#lib/run.ts';
 import { Phase } from '#proto/brokkr/v1/content_pb.js';
 import {
+  type AgentFacts,
   type AgentMessage,
   type Hello,
   type Ping,
@@ -38,6 +39,7 @@ import {
   readEventCursor,
   renewReplica,
   touchSessions,
+  updateFacts,
 } from './store.ts';
 import { TargetLoader } from './target-loader.ts';
 
@@ -161,7 +163,7 @@ export class Sync implements Task {
     const { body } = message;
     switch (body.case) {
       case 'ping':
-        this.#onPing(session, body.value);
+        await this.#onPing(session, body.value);
         return;
       case 'status':
         this.#onStatus(session, body.value.items);
@@ -177,9 +179,11 @@ export class Sync implements Task {
       case 'health':
         ingest.health(reporter, body.value.items);
         return;
-      case 'bucketEntries':
-        session.buckets(body.value);
+      case 'bucketEntries': {
+        const ahead = session.buckets(body.value);
+        if (ahead.length > 0) await this.#targets.adopt(session, ahead);
         return;
+      }
       case 'nack':
         this.#deps.log.warn(
           { agent: session.options.agentName, stack: body.value.stackId, code: body.value.code, detail: body.value.detail },
@@ -281,8 +285,11 @@ export class Sync implements Task {
     return this.#state;
   }
 
-  #onPing(session: AgentSession, ping: Ping): void {
+  async #onPing(session: AgentSession, ping: Ping): Promise<void> {
     this.#liveness.beat(session, ping);
+    const { db, feed } = this.#deps;
+    if (ping.facts && (await db.transaction((tx) => updateFacts(tx, session.options, ping.facts as AgentFacts))))
+      feed.committed();
     if (session.compare(ping.rootDigest))
       this.#deps.log.warn({ agent: session.options.agentName }, 'root digests differ twice, comparing buckets');
     session.push({ case: 'pong', value: { revision: toRevision(session.position) } });

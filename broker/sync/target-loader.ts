@@ -1,5 +1,7 @@
+import type { HeldEntry } from '#proto/brokkr/v1/sync_pb.js';
 import type { Database } from '../database.ts';
 import type { Acceptance } from '../targeting/store.ts';
+import { noteReceived } from './delivery-store.ts';
 import type { AgentSession } from './session.ts';
 import type { Position } from './store.ts';
 import { loadTargets, refreshTargets } from './targets.ts';
@@ -38,6 +40,13 @@ export class TargetLoader {
     position: Position,
   ): Promise<void> {
     await this.#inTurn(() => refreshTargets(this.#db, sessions, changed, this.#acceptance, position));
+  }
+
+  /** The agent holds newer generations than its gates leave: it received them while they were open, so they are its own. */
+  async adopt(session: AgentSession, entries: readonly HeldEntry[]): Promise<void> {
+    const { agentId, epoch } = session.options;
+    await noteReceived(this.#db, { agentId, epoch }, entries);
+    await this.refresh(new Map([[agentId, session]]), { stackIds: [], agentIds: [agentId] }, session.position);
   }
 
   async #loadBatch(): Promise<void> {

@@ -1,6 +1,6 @@
 import type { Database } from '../database.ts';
 import { pausedOptions } from '../stacks/options.ts';
-import { type Acceptance, type AssignedRow, listAssigned } from '../targeting/store.ts';
+import { type Acceptance, type AssignedRow, type HeldRow, listReached } from '../targeting/store.ts';
 import {
   type DeliveryRow,
   insertEntries,
@@ -12,6 +12,8 @@ import {
 import type { AgentSession, Desired } from './session.ts';
 import { type Position, readPosition } from './store.ts';
 
+/** What an agent was told of a stack; held: nothing in this session, and perhaps something in one before. */
+type Told = Pick<DeliveryRow, 'agent_id' | 'stack_id'> & { readonly desired: DeliveryRow['desired'] | 'held' };
 /** Sessions by agent. */
 type Sessions = ReadonlyMap<string, AgentSession>;
 
@@ -22,10 +24,10 @@ type Sessions = ReadonlyMap<string, AgentSession>;
 export async function loadTargets(db: Database, sessions: readonly AgentSession[], acceptance: Acceptance): Promise<Position> {
   const byAgent = new Map(sessions.map((session) => [session.options.agentId, session]));
   const agentIds = [...byAgent.keys()];
-  const { position, assigned, deliveries } = await db.transaction(
+  const { position, reached, deliveries } = await db.transaction(
     async (tx) => ({
       position: await readPosition(tx),
-      assigned: await listAssigned(tx, { agentIds, acceptance, withheld: true }),
+      reached: await listReached(tx, { agentIds, acceptance, withheld: true }),
       deliveries: await listDeliveries(tx, agentIds),
     }),
     { isolation: 'repeatable read', readOnly: true },
@@ -33,7 +35,7 @@ export async function loadTargets(db: Database, sessions: readonly AgentSession[
   for (const row of deliveries) {
     if (row.received_manifest_digest) byAgent.get(row.agent_id)?.received(row.stack_id, row.received_manifest_digest);
   }
-  await settle(db, byAgent, assigned, deliveries, { send: false });
+  await settle(db, byAgent, reached, deliveries, { send: false });
   return position;
 }
 
@@ -61,35 +63,40 @@ async function refresh(
   scope: { readonly stackIds: readonly string[] | undefined; readonly agentIds: readonly string[] | undefined },
   acceptance: Acceptance,
 ): Promise<void> {
-  const assigned = (await listAssigned(db, { ...scope, acceptance, withheld: true })).filter((row) => sessions.has(row.agent_id));
-  const held: Pick<DeliveryRow, 'agent_id' | 'stack_id' | 'desired'>[] = [];
+  const reached = (await listReached(db, { ...scope, acceptance, withheld: true })).filter((row) => sessions.has(row.agent_id));
+  const told: Told[] = [];
   for (const agentId of scope.agentIds ?? sessions.keys()) {
     const session = sessions.get(agentId);
     for (const stackId of scope.stackIds ?? session?.stackIds() ?? []) {
-      const desired = session?.desired(stackId);
-      if (desired) held.push({ agent_id: agentId, stack_id: stackId, desired: desired.kind });
+      const desired = session?.desired(stackId)?.kind ?? (session?.isHeld(stackId) ? 'held' : undefined);
+      if (desired) told.push({ agent_id: agentId, stack_id: stackId, desired });
     }
   }
-  await settle(db, sessions, assigned, held, { send: true });
+  await settle(db, sessions, reached, told, { send: true });
 }
 
 /**
- * Writes what is new to the delivery table, then tells the sessions. `assigned` includes what is withheld from agents
- * that were just set INACTIVE or deleted: their sessions end, and nothing of theirs may become a tombstone.
+ * Writes what is new to the delivery table, then tells the sessions. `reached` includes what is withheld, from agents that
+ * were just set INACTIVE or deleted (their sessions end) and by gates: nothing of it may become a tombstone.
  */
 async function settle(
   db: Database,
   sessions: Sessions,
-  assigned: readonly AssignedRow[],
-  held: readonly Pick<DeliveryRow, 'agent_id' | 'stack_id' | 'desired'>[],
+  reached: readonly (AssignedRow | HeldRow)[],
+  told: readonly Told[],
   { send }: { readonly send: boolean },
 ): Promise<void> {
   const key = (agentId: string, stackId: string) => `${agentId}/${stackId}`;
-  const heldKinds = new Map(held.map((row) => [key(row.agent_id, row.stack_id), row.desired]));
+  const toldKinds = new Map(told.map((row) => [key(row.agent_id, row.stack_id), row.desired]));
+  const assigned = reached.filter((row) => row.generation !== null);
   const wanted = new Set(assigned.map((row) => key(row.agent_id, row.stack_id)));
-  const fresh = assigned.filter((row) => heldKinds.get(key(row.agent_id, row.stack_id)) !== 'entry');
-  const leaving: Pair[] = held
-    .filter((row) => !wanted.has(key(row.agent_id, row.stack_id)))
+  const kept = new Set(reached.map((row) => key(row.agent_id, row.stack_id)));
+  const fresh = assigned.filter((row) => toldKinds.get(key(row.agent_id, row.stack_id)) !== 'entry');
+  const leaving: Pair[] = told
+    .filter((row) => {
+      const pair = key(row.agent_id, row.stack_id);
+      return !wanted.has(pair) && (row.desired === 'tombstone' || !kept.has(pair)); // a removal goes on behind a gate
+    })
     .map((row) => ({ agentId: row.agent_id, stackId: row.stack_id }));
   if (fresh.length > 0)
     await insertEntries(
@@ -97,7 +104,11 @@ async function settle(
       fresh.map((row) => ({ agentId: row.agent_id, stackId: row.stack_id, generation: BigInt(row.generation) })),
     );
   const tombstones = leaving.length > 0 ? await writeTombstones(db, leaving) : [];
-  for (const row of assigned) sessions.get(row.agent_id)?.want(row.stack_id, entryOf(row), { send });
+  for (const row of reached) {
+    const session = sessions.get(row.agent_id);
+    session?.hold(row.stack_id, row.held);
+    if (row.generation !== null) session?.want(row.stack_id, entryOf(row), { send });
+  }
   for (const row of tombstones) sessions.get(row.agent_id)?.want(row.stack_id, tombstoneOf(row), { send });
 }
 

@@ -12,6 +12,8 @@ export interface AgentStatus {
   readonly phase: string;
   readonly health: string;
   readonly message: string | null;
+  readonly held_generation: number | null;
+  readonly held_until: string | null;
   readonly objects: readonly {
     readonly kind: string;
     readonly name: string;

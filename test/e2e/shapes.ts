@@ -6,7 +6,7 @@ import { expect } from 'vitest';
  */
 const SHAPES = {
   Agent: `cluster_name str, created_at time, deleted_at? time, id uuid, k8s_api_latency_ms? int, k8s_reachable? bool, k8s_reported_at? time, last_heartbeat? time, name str, status str, updated_at time
-    + acceptance? str, presence? str, agent_version? str, kubernetes_version? str, cluster_uid? str, transport? str`,
+    + acceptance? str, presence? str, agent_version? str, kubernetes_version? str, cluster_uid? str, transport? str, capabilities any`,
   AgentAnnotation: 'agent_id uuid, id uuid, key str, value str',
   AgentEvent: `agent_id uuid, created_at time, deleted_at? time, deployment_object_id uuid, event_type str, id uuid, message? str, status str, updated_at time
     + stack_id? uuid, generation? int, attempt_id? str, duration_ms? int, objects list, occurred_at? time`,
@@ -29,17 +29,17 @@ const SHAPES = {
   Generator:
     'created_at time, deleted_at? time, description? str, id uuid, is_active bool, is_system bool, last_active_at? time, name str, updated_at time',
   HistoryEntry:
-    'generation int, deployment_object_id? uuid, revision? int, yaml_checksum? str, object_count int, options? any, cause str, created_at time, actor str, applied_agents int',
+    'generation int, deployment_object_id? uuid, revision? int, yaml_checksum? str, object_count int, options? any, cause str, created_at time, actor str, applied_agents int, gate? any',
   Key: 'id uuid, role str, agent_id? uuid, generator_id? uuid, name str, short_token str, read_only bool, expires_at? time, last_used_at? time, created_at time, revoked_at? time',
   PakSummary: 'id uuid, name str',
   Stack: `created_at time, deleted_at? time, description? str, generator_id uuid, id uuid, name str, updated_at time
-    + generation int, deployment_object_id? uuid, options? any`,
+    + generation int, deployment_object_id? uuid, options? any, selector? any`,
   StackAnnotation: 'id uuid, key str, stack_id uuid, value str',
   StackHealthResponse: 'deployment_objects list, overall_status str, stack_id uuid',
   StackLabel: 'id uuid, label str, stack_id uuid',
   StackStatus: 'stack any, agents list',
   TargetExplanation:
-    'agent_id uuid, agent_name str, stack_id uuid, stack_name str, assigned bool, matched list, nearly list, withheld str, paused bool',
+    'agent_id uuid, agent_name str, stack_id uuid, stack_name str, assigned bool, matched list, nearly list, withheld str, consent str, generation int, held_generation? int, held_until? time, release str, connected bool, paused bool',
   ApplyResponse: 'stack any, deployment_object? any, result str, changes list, targeted_agents int, warnings list',
   AgentPak: 'agent any, pak str',
   Pak: 'pak str',

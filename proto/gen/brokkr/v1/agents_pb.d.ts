@@ -139,6 +139,13 @@ export declare type Agent = Message<"brokkr.v1.Agent"> & {
    * @generated from field: optional string transport = 17;
    */
   transport?: string | undefined;
+
+  /**
+   * What it reported beside its version; selectors look here. Empty in lists.
+   *
+   * @generated from field: map<string, string> capabilities = 18;
+   */
+  capabilities: { [key: string]: string };
 };
 
 /**
@@ -471,16 +478,59 @@ export declare type TargetExplanation = Message<"brokkr.v1.TargetExplanation"> &
   nearly: TargetRule[];
 
   /**
-   * What withholds a stack that a rule matched: INACTIVE agent, missing registration, no content; empty otherwise.
+   * What withholds a stack that a rule matched: INACTIVE agent, missing registration, no content, a closed gate; empty
+   * otherwise.
    *
    * @generated from field: string withheld = 8;
    */
   withheld: string;
 
   /**
+   * Why the agent takes stacks of this generator, or that it does not.
+   *
+   * @generated from field: string consent = 9;
+   */
+  consent: string;
+
+  /**
+   * Generation released to the agent; 0 when none is.
+   *
+   * @generated from field: int64 generation = 10;
+   */
+  generation: bigint;
+
+  /**
+   * Newest generation, when its gate holds it back from this agent.
+   *
+   * @generated from field: optional int64 held_generation = 11;
+   */
+  heldGeneration?: bigint | undefined;
+
+  /**
+   * When that gate opens next.
+   *
+   * @generated from field: optional google.protobuf.Timestamp held_until = 12;
+   */
+  heldUntil?: Timestamp | undefined;
+
+  /**
+   * Reason of a release that decides on the generation instead; empty otherwise.
+   *
+   * @generated from field: string release = 13;
+   */
+  release: string;
+
+  /**
+   * True when the agent has a session.
+   *
+   * @generated from field: bool connected = 14;
+   */
+  connected: boolean;
+
+  /**
    * True when nothing is applied there: the stack is paused, or is paused on this agent.
    *
-   * @generated from field: bool paused = 9;
+   * @generated from field: bool paused = 15;
    */
   paused: boolean;
 };
@@ -2106,6 +2156,13 @@ export enum TargetMethod {
    * @generated from enum value: TARGET_METHOD_ANNOTATION = 3;
    */
   ANNOTATION = 3,
+
+  /**
+   * The stack's selector.
+   *
+   * @generated from enum value: TARGET_METHOD_SELECTOR = 4;
+   */
+  SELECTOR = 4,
 }
 
 /**

@@ -8,6 +8,7 @@ import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobu
 import type { Message } from "@bufbuild/protobuf";
 import type { FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
 import type { ApplyOptions, Health, ObjectStatus, Phase } from "./content_pb.js";
+import type { Gate, Selector } from "./targeting_pb.js";
 
 /**
  * Describes the file brokkr/v1/stacks.proto.
@@ -89,6 +90,13 @@ export declare type Stack = Message<"brokkr.v1.Stack"> & {
    * @generated from field: brokkr.v1.ApplyOptions options = 10;
    */
   options?: ApplyOptions | undefined;
+
+  /**
+   * Agents it selects; unset when it has no selector.
+   *
+   * @generated from field: optional brokkr.v1.Selector selector = 11;
+   */
+  selector?: Selector | undefined;
 };
 
 /**
@@ -528,6 +536,13 @@ export declare type CreateStackRequest = Message<"brokkr.v1.CreateStackRequest">
    * @generated from field: brokkr.v1.ApplyOptions options = 4;
    */
   options?: ApplyOptions | undefined;
+
+  /**
+   * Agents it selects.
+   *
+   * @generated from field: optional brokkr.v1.Selector selector = 5;
+   */
+  selector?: Selector | undefined;
 
   /**
    * Check and answer, change nothing.
@@ -1101,6 +1116,20 @@ export declare type ApplyRequest = Message<"brokkr.v1.ApplyRequest"> & {
   label: string[];
 
   /**
+   * Agents it selects; no_agent removes the selector.
+   *
+   * @generated from field: optional brokkr.v1.Selector selector = 11;
+   */
+  selector?: Selector | undefined;
+
+  /**
+   * When this head may reach agents; an empty gate means now, also for content that is held back.
+   *
+   * @generated from field: optional brokkr.v1.Gate gate = 12;
+   */
+  gate?: Gate | undefined;
+
+  /**
    * Check and answer with the changes, change nothing.
    *
    * @generated from field: bool dry_run = 15;
@@ -1311,6 +1340,13 @@ export declare type CreateDeploymentObjectRequest = Message<"brokkr.v1.CreateDep
    * @generated from field: brokkr.v1.Validation validation = 4;
    */
   validation: Validation;
+
+  /**
+   * When it may reach agents; now when unset.
+   *
+   * @generated from field: optional brokkr.v1.Gate gate = 5;
+   */
+  gate?: Gate | undefined;
 
   /**
    * Check and answer, change nothing.
@@ -2031,7 +2067,7 @@ export declare type AgentStackStatus = Message<"brokkr.v1.AgentStackStatus"> & {
   connected: boolean;
 
   /**
-   * Generation it should have; 0 when the stack is leaving it.
+   * Generation it should have; 0 when the stack is leaving it, or when all of it is held back (then held_until is set).
    *
    * @generated from field: int64 desired_generation = 5;
    */
@@ -2143,9 +2179,23 @@ export declare type AgentStackStatus = Message<"brokkr.v1.AgentStackStatus"> & {
   awaitingApproval: number;
 
   /**
+   * Newest generation, when its gate holds it back from this agent.
+   *
+   * @generated from field: optional int64 held_generation = 21;
+   */
+  heldGeneration?: bigint | undefined;
+
+  /**
+   * When that gate opens next.
+   *
+   * @generated from field: optional google.protobuf.Timestamp held_until = 22;
+   */
+  heldUntil?: Timestamp | undefined;
+
+  /**
    * True when nothing is applied there: the stack is paused, or is paused on this agent.
    *
-   * @generated from field: bool paused = 21;
+   * @generated from field: bool paused = 23;
    */
   paused: boolean;
 };
@@ -2273,7 +2323,7 @@ export declare type HistoryEntry = Message<"brokkr.v1.HistoryEntry"> & {
   options?: ApplyOptions | undefined;
 
   /**
-   * What raised the generation: content, options, pause, resume, rollback, retry or deletion.
+   * What raised the generation: content, options, gate, pause, resume, rollback, retry or deletion.
    *
    * @generated from field: string cause = 7;
    */
@@ -2299,6 +2349,13 @@ export declare type HistoryEntry = Message<"brokkr.v1.HistoryEntry"> & {
    * @generated from field: int32 applied_agents = 10;
    */
   appliedAgents: number;
+
+  /**
+   * When it may reach agents; unset when at any time.
+   *
+   * @generated from field: optional brokkr.v1.Gate gate = 11;
+   */
+  gate?: Gate | undefined;
 };
 
 /**
@@ -2387,7 +2444,8 @@ export declare const StackService: GenService<{
     output: typeof FindStackResponseSchema;
   },
   /**
-   * Changes name, description or options; changed options raise the generation. Other fields are accepted when equal.
+   * Changes name, description, options or selector; changed options raise the generation. Other fields are accepted when
+   * equal.
    * Errors: stack_not_found, stack_not_owned, stack_id_mismatch, immutable_field, precondition_failed.
    *
    * @generated from rpc brokkr.v1.StackService.UpdateStack
@@ -2457,7 +2515,8 @@ export declare const StackService: GenService<{
   },
   /**
    * Creates or updates a stack by name with labels, targets, options and content in one transaction. Repeating it with
-   * the same content changes nothing. Labels, annotations and agents are left alone when their list is not set.
+   * the same content changes nothing. Labels, annotations, agents, selector and gate are left alone when not set; new
+   * content without a gate has none.
    * Errors: invalid_stack, invalid_deployment_object (details.problems), agent_not_found.
    *
    * @generated from rpc brokkr.v1.StackService.Apply

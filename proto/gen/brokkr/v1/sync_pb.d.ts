@@ -422,7 +422,8 @@ export declare type AgentFacts = Message<"brokkr.v1.AgentFacts"> & {
   clusterWide: boolean;
 
   /**
-   * Other capabilities as key and value.
+   * Other capabilities as key and value. kind:GROUP/KIND (value: preferred version) and api:GROUP/VERSION name what is
+   * served; kinds_truncated counts those that found no room.
    *
    * @generated from field: map<string, string> capabilities = 3;
    */
@@ -627,6 +628,13 @@ export declare type Ping = Message<"brokkr.v1.Ping"> & {
    * @generated from field: uint32 pending_events = 7;
    */
   pendingEvents: number;
+
+  /**
+   * Set when they differ from those last told in this session (Hello told the first).
+   *
+   * @generated from field: brokkr.v1.AgentFacts facts = 8;
+   */
+  facts?: AgentFacts | undefined;
 };
 
 /**
