@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { StackTarget } from '../../agent/target.ts';
 import { Phase, Preflight } from '../../proto/gen/brokkr/v1/content_pb.js';
 import { type EngineRig, openEngineRig } from '../engine-rig.ts';
 import { startKubeProxy } from '../http-proxy.ts';
@@ -133,49 +134,75 @@ webhooks:
   });
 });
 
-it('T07 a namespace deleted under us, held by a finalizer: its objects retry, others go on, all are there again once it is gone', async () => {
-  const { broker, server, namespace } = rig;
-  await using agent = await startEngine(rig);
-  const doomed = `${namespace}-doomed`;
-  const inside = (value: string) =>
+describe('T07 a namespace deleted under us', () => {
+  const members = (doomed: string, value: string) =>
     yaml(...Array.from({ length: 5 }, (_, index) => configMap(`m-${index}`, { namespace: doomed }, value)));
-  const first = await broker.publish(yaml(inside('a'), configMap('elsewhere'), namespaceOf(doomed)));
-  agent.reconciler.offer(first);
-  await broker.applied(first);
-  const uid = (await server.request('GET', `/api/v1/namespaces/${doomed}`)).body.metadata.uid;
-  // A ConfigMap of somebody else with a finalizer keeps the namespace terminating.
-  const holder = { metadata: { name: 'holder', finalizers: ['example.org/hold'] } };
-  await server.request('POST', `/api/v1/namespaces/${doomed}/configmaps`, holder);
-  await server.request('DELETE', `/api/v1/namespaces/${doomed}`);
-  const retrying = () => told(rig, first).filter((line) => line.startsWith('retrying namespace_terminating ConfigMap m-'));
-  await broker.until('retrying', () => retrying().length === 5, 60_000);
-  expect(await statusOf(mapPath('elsewhere'))).toBe(200);
+  const retrying = (target: StackTarget) =>
+    told(rig, target).filter((line) => line.startsWith('retrying namespace_terminating ConfigMap m-')).length;
 
-  const second = await broker.publish(yaml(inside('b'), configMap('elsewhere', {}, 'b'), namespaceOf(doomed)), { after: first });
-  const mark = await server.auditMark();
-  agent.reconciler.offer(second);
-  const tries = () => broker.eventsOf(second).filter(({ generation }) => generation === second.generation);
-  await broker.until('tried', () => tries().length === 1, 60_000);
-  await broker.until('retrying again', () => retrying().length === 5);
-  expect((await server.request('GET', mapPath('elsewhere'))).body.data).toEqual({ key: 'b' });
-  const refused = (await engineCalls(rig, mark)).filter(({ responseStatus }) => responseStatus?.code === 403);
-  expect(refused.length).toBeGreaterThan(0);
-  expect(refused.length).toBeLessThanOrEqual(10); // a dry-run and an apply each, and fewer once the first was told
+  /** Deletes the namespace; an object of somebody else with a finalizer keeps it terminating. Returns its UID. */
+  async function doom(name: string): Promise<string> {
+    const { server } = rig;
+    const { uid } = (await server.request('GET', `/api/v1/namespaces/${name}`)).body.metadata;
+    const holder = { metadata: { name: 'holder', finalizers: ['example.org/hold'] } };
+    await server.request('POST', `/api/v1/namespaces/${name}/configmaps`, holder);
+    await server.request('DELETE', `/api/v1/namespaces/${name}`);
+    return uid;
+  }
+  const release = (name: string) => {
+    const type = { 'content-type': 'application/merge-patch+json' };
+    return rig.server.request('PATCH', mapPath('holder', name), { metadata: { finalizers: null } }, type);
+  };
+  /** Values of our objects in a namespace that is not the one of that UID. */
+  async function recreated(name: string, uid: string): Promise<string[]> {
+    const { server } = rig;
+    expect((await server.request('GET', `/api/v1/namespaces/${name}`)).body.metadata.uid).not.toBe(uid);
+    const { body } = await server.request('GET', `/api/v1/namespaces/${name}/configmaps?labelSelector=brokkr.io/stack`);
+    return (body.items as { data: { key: string } }[]).map(({ data }) => data.key);
+  }
 
-  await broker.until('tried again', () => tries().length === 3, 60_000);
-  await server.request(
-    'PATCH',
-    mapPath('holder', doomed),
-    { metadata: { finalizers: null } },
-    { 'content-type': 'application/merge-patch+json' },
-  );
-  // Not after the backoff, which is 20 s by now.
-  await broker.until('applied', () => broker.statuses.get(first.stackId)?.appliedGeneration === second.generation, 18_000);
-  const anew = (await server.request('GET', `/api/v1/namespaces/${doomed}`)).body.metadata;
-  expect(anew.uid).not.toBe(uid);
-  const { body } = await server.request('GET', `/api/v1/namespaces/${doomed}/configmaps?labelSelector=brokkr.io/stack`);
-  expect((body.items as { data: object }[]).map(({ data }) => data)).toEqual(Array.from({ length: 5 }, () => ({ key: 'b' })));
-}, 180_000);
+  it('T07 a newer version while it terminates: its objects retry, others are applied, all is there once it is gone', async () => {
+    const { broker, server, namespace } = rig;
+    await using agent = await startEngine(rig);
+    const doomed = `${namespace}-doomed`;
+    const first = await broker.publish(yaml(members(doomed, 'a'), configMap('elsewhere'), namespaceOf(doomed)));
+    agent.reconciler.offer(first);
+    await broker.applied(first);
+    const uid = await doom(doomed);
+    await broker.until('retrying', () => retrying(first) === 5, 60_000);
+
+    const text = yaml(members(doomed, 'b'), configMap('elsewhere', {}, 'b'), namespaceOf(doomed));
+    const second = await broker.publish(text, { after: first });
+    const mark = await server.auditMark();
+    agent.reconciler.offer(second);
+    const tried = () => broker.eventsOf(second).some(({ generation }) => generation === second.generation);
+    await broker.until('tried', tried, 60_000);
+    await broker.until('retrying again', () => retrying(first) === 5);
+    expect((await server.request('GET', mapPath('elsewhere'))).body.data).toEqual({ key: 'b' });
+    const refused = (await engineCalls(rig, mark)).filter(({ responseStatus }) => responseStatus?.code === 403);
+    expect(refused.length).toBeGreaterThan(0);
+    expect(refused.length).toBeLessThanOrEqual(10); // a dry-run and an apply each, and fewer once the first was told
+
+    await release(doomed);
+    await broker.until('applied', () => broker.statuses.get(first.stackId)?.appliedGeneration === second.generation, 60_000);
+    expect(await recreated(doomed, uid)).toEqual(['b', 'b', 'b', 'b', 'b']);
+  }, 180_000);
+
+  it('T07 the waits between tries grow, and end when it is gone', async () => {
+    const { broker, namespace } = rig;
+    await using agent = await startEngine(rig);
+    const doomed = `${namespace}-lost`;
+    const target = await broker.publish(yaml(members(doomed, 'a'), namespaceOf(doomed)));
+    agent.reconciler.offer(target);
+    await broker.applied(target);
+    const uid = await doom(doomed);
+    // After the third try the next one is due in 20 s.
+    await broker.until('tried', () => broker.eventsOf(target).filter(({ success }) => !success).length === 3, 60_000);
+    await release(doomed);
+    await broker.until('corrected', () => broker.eventsOf(target).at(-1)?.success === true, 18_000);
+    expect(await recreated(doomed, uid)).toEqual(['a', 'a', 'a', 'a', 'a']);
+  }, 180_000);
+});
 
 describe('the preflight', () => {
   const invalid = (port: number) =>
