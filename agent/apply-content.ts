@@ -1,7 +1,6 @@
 import { isOpaque, keyString, type ManifestEntry, type ObjectKey, objectLabel } from '#lib/object.ts';
 import type { SchemaFile } from '#lib/schema-check.ts';
 import type { PreparedObject, PrepareResult, Scope } from '#lib/yaml-prepare.ts';
-import { hasErrors } from '#lib/yaml-problems.ts';
 import type { ObjectStatus } from '#proto/brokkr/v1/content_pb.js';
 import type { Engine } from './apply-engine.ts';
 import { objectStatus, problemStatus, problemText } from './apply-report.ts';
@@ -107,10 +106,10 @@ async function prepareEntries(
     const text = texts.get(sourceDigest);
     return text === undefined ? [] : [{ sourceDigest, text }];
   });
-  const scopes: Record<string, Scope> = {};
-  for (const { group, kind, namespaced } of kinds.found.values())
-    scopes[`${group}/${kind}`] = namespaced ? 'Namespaced' : 'Cluster';
-  return await engine.yaml.prepare({ ...common(engine, target, inventory), documents, entries, scopes, schemas }, signal);
+  return await engine.yaml.prepare(
+    { ...common(engine, target, inventory), documents, entries, scopes: scopesOf(kinds), schemas },
+    signal,
+  );
 }
 
 async function prepareOpaque(
@@ -122,22 +121,24 @@ async function prepareOpaque(
   signal: AbortSignal,
 ): Promise<Prepared> {
   const texts = await engine.content.documents(target.stackId, target.generation, [digest], signal);
-  const scopes: Record<string, Scope> = {};
-  const { resources } = await engine.kube.resources.all(signal);
-  for (const { group, kind, namespaced } of resources) scopes[`${group}/${kind}`] = namespaced ? 'Namespaced' : 'Cluster';
   const input = {
     ...common(engine, target, inventory),
     documents: [{ sourceDigest: digest, text: texts.get(digest) ?? '' }],
     entries: undefined,
-    scopes,
   };
-  // Which schemas are needed is known once the text is read: parse first, then once more with them.
-  const parsed = await engine.yaml.prepare(input, signal);
+  // Which kinds and schemas are needed is known once the text is read: parse first, judging nothing, then once more with them.
+  const parsed = await engine.yaml.prepare({ ...input, scopes: {}, local: undefined }, signal);
   const keys = parsed.objects.map(({ key }) => key);
   const kinds = await lookUp(engine, keys, signal);
-  const schemas = hasErrors(parsed.problems) ? {} : await loadSchemas(engine, keys, signal);
-  const result = Object.keys(schemas).length === 0 ? parsed : await engine.yaml.prepare({ ...input, schemas }, signal);
+  const schemas = await loadSchemas(engine, keys, signal);
+  const result = await engine.yaml.prepare({ ...input, scopes: scopesOf(kinds), schemas }, signal);
   return finish(engine, result, { kinds, wanted: new Set(), inventory, suspects, positions: true });
+}
+
+function scopesOf({ found }: Kinds): Record<string, Scope> {
+  const scopes: Record<string, Scope> = {};
+  for (const { group, kind, namespaced } of found.values()) scopes[`${group}/${kind}`] = namespaced ? 'Namespaced' : 'Cluster';
+  return scopes;
 }
 
 function common(engine: Engine, target: StackTarget, { identity, head }: Inventory) {
