@@ -45,7 +45,7 @@ export async function applyOne(run: ApplyRun, object: PlannedObject, resource: R
 }
 
 /** What a dry-run told: `unchecked` when an admission webhook refuses dry-runs as such. */
-export type DryRun = Failure | { readonly kind: 'unchecked'; readonly status: ObjectStatus };
+type DryRun = Failure | { readonly kind: 'unchecked'; readonly status: ObjectStatus };
 
 /** Asks the server what it would say to an apply, changing nothing. Undefined when it would take it, or cannot tell. */
 export async function dryRunOne(

@@ -121,15 +121,15 @@ describe('the graph of a stack', () => {
     }
   });
 
-  it('orders 10,000 objects with 30,000 edges in well below a second', () => {
+  it('orders 10,000 objects with 32,000 edges in well below a second of work', () => {
     const items = Array.from({ length: 10_000 }, (_, index) =>
       index < 2000
         ? item('/ConfigMap', String(index))
         : item('apps/Deployment', String(index), { needs: [0, 1, 2, 3].map((n) => `/ConfigMap//${(index * 7 + n) % 2000}`) }),
     );
-    const before = performance.now();
+    const before = process.cpuUsage();
     expect(wavesOf(items)[0]?.steps[0]).toHaveLength(10_000);
-    expect(performance.now() - before).toBeLessThan(500);
+    expect(process.cpuUsage(before).user / 1000).toBeLessThan(500); // others on the machine do not count
   });
 });
 
