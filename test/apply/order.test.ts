@@ -58,7 +58,7 @@ describe('T04 definitions and their resources', () => {
     );
     agent.reconciler.offer(target);
     await failedOnce(target);
-    expect(told(rig, target)).toEqual(['retrying not_established CustomResourceDefinition gimmicks.' + group]);
+    expect(told(rig, target)).toEqual([`retrying not_established CustomResourceDefinition gimmicks.${group}`]);
     expect(broker.eventsOf(target)[0]).toMatchObject({ success: false, counts: { created: 3, failed: 1 } });
     expect(broker.eventsOf(target)[0]?.objects[0]?.message).toContain('is already in use');
     expect(await statusOf(`/apis/${group}/v1/namespaces/${namespace}/widgets/served`)).toBe(200);
