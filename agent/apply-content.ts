@@ -1,7 +1,6 @@
-import { isOpaque, keyString, type ManifestEntry, objectLabel } from '#lib/object.ts';
+import { isOpaque, keyString, type ManifestEntry, type ObjectKey, objectLabel } from '#lib/object.ts';
 import type { SchemaFile } from '#lib/schema-check.ts';
 import type { PreparedObject, PrepareResult, Scope } from '#lib/yaml-prepare.ts';
-import { hasErrors } from '#lib/yaml-problems.ts';
 import type { ObjectStatus } from '#proto/brokkr/v1/content_pb.js';
 import type { Engine } from './apply-engine.ts';
 import { objectStatus, problemStatus, problemText } from './apply-report.ts';
@@ -39,6 +38,8 @@ const DEFINITION = 'CustomResourceDefinition';
 interface Kinds {
   readonly found: ReadonlyMap<string, Resource>;
   readonly absent: readonly (WantedKind & { readonly why: string })[];
+  /** Why it cannot be told now whether they are served. */
+  readonly unknown: ReadonlyMap<string, string>;
 }
 
 /**
@@ -62,9 +63,10 @@ export async function prepareStack(
   const needed: ManifestEntry[] = [];
   for (const entry of manifest) {
     const resource = kinds.found.get(kindKey(entry));
-    if (!resource) continue;
-    const resolved = resolveNamespace(entry, resource.namespaced, engine.defaultNamespace);
-    const key = keyString(resolved);
+    if (!resource && !kinds.unknown.has(kindKey(entry))) continue;
+    const key = resource
+      ? keyString(resolveNamespace(entry, resource.namespaced, engine.defaultNamespace))
+      : heldKey(entry, inventory, engine.defaultNamespace);
     wanted.add(key);
     const held = inventory.entries.get(key);
     if (suspects.has(key) || !isApplied({ version: entry.version, digest: entry.objectDigest }, held)) needed.push(entry);
@@ -76,9 +78,9 @@ export async function prepareStack(
     for (const entry of manifest) if (missing.has(kindKey(entry))) needed.push(entry);
     for (const entry of definitions) if (!needed.includes(entry)) needed.push(entry);
   }
-  if (needed.length === 0) return { kind: 'ready', plan: planOf(wanted, [], inventory.entries, suspects) };
+  if (needed.length === 0) return { kind: 'ready', plan: planOf(wanted, [], new Map(), inventory.entries, suspects) };
   const result = await prepareEntries(engine, target, needed, kinds, inventory, signal);
-  return finish(result, kinds, wanted, inventory, suspects, false);
+  return finish(engine, result, { kinds, wanted, inventory, suspects, positions: false });
 }
 
 /** When to try again after `prepareStack` rejected. */
@@ -104,10 +106,10 @@ async function prepareEntries(
     const text = texts.get(sourceDigest);
     return text === undefined ? [] : [{ sourceDigest, text }];
   });
-  const scopes: Record<string, Scope> = {};
-  for (const { group, kind, namespaced } of kinds.found.values())
-    scopes[`${group}/${kind}`] = namespaced ? 'Namespaced' : 'Cluster';
-  return await engine.yaml.prepare({ ...common(engine, target, inventory), documents, entries, scopes, schemas }, signal);
+  return await engine.yaml.prepare(
+    { ...common(engine, target, inventory), documents, entries, scopes: scopesOf(kinds), schemas },
+    signal,
+  );
 }
 
 async function prepareOpaque(
@@ -119,22 +121,24 @@ async function prepareOpaque(
   signal: AbortSignal,
 ): Promise<Prepared> {
   const texts = await engine.content.documents(target.stackId, target.generation, [digest], signal);
-  const scopes: Record<string, Scope> = {};
-  const { resources } = await engine.kube.resources.all(signal);
-  for (const { group, kind, namespaced } of resources) scopes[`${group}/${kind}`] = namespaced ? 'Namespaced' : 'Cluster';
   const input = {
     ...common(engine, target, inventory),
     documents: [{ sourceDigest: digest, text: texts.get(digest) ?? '' }],
     entries: undefined,
-    scopes,
   };
-  // Which schemas are needed is known once the text is read: parse first, then once more with them.
-  const parsed = await engine.yaml.prepare(input, signal);
+  // Which kinds and schemas are needed is known once the text is read: parse first, judging nothing, then once more with them.
+  const parsed = await engine.yaml.prepare({ ...input, scopes: {}, local: undefined }, signal);
   const keys = parsed.objects.map(({ key }) => key);
   const kinds = await lookUp(engine, keys, signal);
-  const schemas = hasErrors(parsed.problems) ? {} : await loadSchemas(engine, keys, signal);
-  const result = Object.keys(schemas).length === 0 ? parsed : await engine.yaml.prepare({ ...input, schemas }, signal);
-  return finish(result, kinds, new Set(), inventory, suspects, true);
+  const schemas = await loadSchemas(engine, keys, signal);
+  const result = await engine.yaml.prepare({ ...input, scopes: scopesOf(kinds), schemas }, signal);
+  return finish(engine, result, { kinds, wanted: new Set(), inventory, suspects, positions: true });
+}
+
+function scopesOf({ found }: Kinds): Record<string, Scope> {
+  const scopes: Record<string, Scope> = {};
+  for (const { group, kind, namespaced } of found.values()) scopes[`${group}/${kind}`] = namespaced ? 'Namespaced' : 'Cluster';
+  return scopes;
 }
 
 function common(engine: Engine, target: StackTarget, { identity, head }: Inventory) {
@@ -148,14 +152,17 @@ function common(engine: Engine, target: StackTarget, { identity, head }: Invento
   };
 }
 
-function finish(
-  { objects, problems }: PrepareResult,
-  kinds: Kinds,
-  wanted: Set<string>,
-  inventory: Inventory,
-  suspects: ReadonlySet<string>,
-  positions: boolean,
-): Prepared {
+interface FinishInput {
+  readonly kinds: Kinds;
+  readonly wanted: Set<string>;
+  readonly inventory: Inventory;
+  readonly suspects: ReadonlySet<string>;
+  /** Whether problems count documents of the published text. */
+  readonly positions: boolean;
+}
+
+function finish({ defaultNamespace }: Engine, { objects, problems }: PrepareResult, input: FinishInput): Prepared {
+  const { kinds, wanted, inventory, suspects, positions } = input;
   const errors = problems.filter(({ severity }) => severity === 'error');
   if (errors.length > 0) {
     const more = errors.length > 1 ? ` (and ${errors.length - 1} more)` : '';
@@ -163,21 +170,35 @@ function finish(
     return { kind: 'refused', reason: 'invalid', message, objects: errors.map((e) => problemStatus(e, positions)), missing: [] };
   }
   const homeless = new Set(objects.filter(({ scope }) => scope === undefined).map(({ key }) => kindKey(key)));
-  if (homeless.size > 0) {
-    const absent = kinds.absent.filter((kind) => homeless.has(kindKey(kind)));
+  const absent = kinds.absent.filter((kind) => homeless.has(kindKey(kind)));
+  if (absent.length > 0) {
     return unknownKinds(
       objects.map(({ key }) => key),
       absent,
     );
   }
-  for (const { key } of objects) wanted.add(keyString(key));
-  const planned = objects.map((object) => toPlanned(object, kinds));
-  return { kind: 'ready', plan: planOf(wanted, planned, inventory.entries, suspects) };
+  const undiscovered = new Map<string, ObjectStatus>();
+  const planned: PlannedObject[] = [];
+  for (const object of objects) {
+    const why = kinds.unknown.get(kindKey(object.key));
+    const key = why === undefined ? keyString(object.key) : heldKey(object.key, inventory, defaultNamespace);
+    wanted.add(key);
+    if (why === undefined) planned.push(toPlanned(object, kinds));
+    else undiscovered.set(key, objectStatus(object.key, 'blocked', 'discovery', why));
+  }
+  return { kind: 'ready', plan: planOf(wanted, planned, undiscovered, inventory.entries, suspects) };
 }
 
-function toPlanned({ key, scope, digest, wave, marks, json }: PreparedObject, kinds: Kinds): PlannedObject {
+/** The key under which the inventory has an object of which it cannot be told whether it is namespaced; its key as written if it has none. */
+function heldKey(object: ObjectKey, { entries }: Inventory, defaultNamespace: string): string {
+  const namespaces = object.namespace === '' ? ['', defaultNamespace] : [object.namespace, ''];
+  const keys = namespaces.map((namespace) => keyString({ ...object, namespace }));
+  return keys.find((key) => entries.has(key)) ?? keyString(object);
+}
+
+function toPlanned({ key, scope, digest, wave, marks, needs, json }: PreparedObject, kinds: Kinds): PlannedObject {
   const resource = kinds.found.get(kindKey(key));
-  return { ...key, resource, namespaced: scope === 'Namespaced', digest: shortDigest(digest), wave, marks, json };
+  return { ...key, resource, namespaced: scope === 'Namespaced', digest: shortDigest(digest), wave, marks, needs, json };
 }
 
 function unknownKinds(keys: readonly (WantedKind & { namespace: string; name: string })[], absent: Kinds['absent']): Prepared {
@@ -198,6 +219,7 @@ function unknownKinds(keys: readonly (WantedKind & { namespace: string; name: st
 async function lookUp(engine: Engine, keys: Iterable<WantedKind>, signal: AbortSignal): Promise<Kinds> {
   const found = new Map<string, Resource>();
   const absent: (WantedKind & { readonly why: string })[] = [];
+  const unknown = new Map<string, string>();
   const seen = new Set<string>();
   for (const { group, version, kind } of keys) {
     const key = kindKey({ group, version, kind });
@@ -205,11 +227,11 @@ async function lookUp(engine: Engine, keys: Iterable<WantedKind>, signal: AbortS
     seen.add(key);
     const mapping = await engine.kube.resources.resourceFor(group, version, kind, signal);
     if (mapping.kind === 'found') found.set(key, mapping.resource);
-    else if (mapping.kind === 'unknown') absent.push({ group, version, kind, why: mapping.reason });
+    else if (mapping.kind === 'unknown') unknown.set(key, mapping.reason);
     else
       absent.push({ group, version, kind, why: `the cluster does not know the kind ${apiVersion({ group, version })} ${kind}` });
   }
-  return { found, absent };
+  return { found, absent, unknown };
 }
 
 /** The server's schemas of the group-versions in use. What cannot be had is not checked here; the server does it again. */

@@ -38,8 +38,6 @@ export interface Engine {
   deletionsHeld(): boolean;
   /** Calls one stack may have in flight now: a stack whose calls hang leaves room for the others. */
   share(): number;
-  /** A definition or an API service was applied: stacks that wait for kinds look again. */
-  kindsChanged(): void;
   /** Whether another stack of this agent has objects in a namespace. */
   usesNamespace(namespace: string, exceptStackId: string): boolean;
   /** Another stack of this agent whose target has an object: it is to be moved there, not deleted. */

@@ -1,9 +1,10 @@
 import { jitter } from '#lib/backoff.ts';
-import { AdoptionPolicy } from '#proto/brokkr/v1/content_pb.js';
+import { AdoptionPolicy, type ObjectStatus } from '#proto/brokkr/v1/content_pb.js';
 import { MANAGER_PREFIX, OWNER_ANNOTATION, STACK_LABEL } from './apply-identity.ts';
 import { conflict, failed, immutable } from './apply-outcome.ts';
 import { mayRecreate, refusedFields, wouldCreate } from './apply-recreate.ts';
 import { findRemedy, MAX_REMEDIES } from './apply-remedy.ts';
+import { failureText, objectStatus } from './apply-report.ts';
 import { type ApplyResult, type ApplyRun, type Failure, isUnreachable, type Outcome, readMetadata, refOf } from './apply-run.ts';
 import { note, type Sending, send, sendDryRun, startSending } from './apply-sending.ts';
 import { disown, hasOtherVersions, takeOver } from './apply-takeover.ts';
@@ -43,13 +44,16 @@ export async function applyOne(run: ApplyRun, object: PlannedObject, resource: R
   }
 }
 
-/** Asks the server what it would say to an update, changing nothing. Undefined when it would take it, or cannot tell. */
+/** What a dry-run told: `unchecked` when an admission webhook refuses dry-runs as such. */
+type DryRun = Failure | { readonly kind: 'unchecked'; readonly status: ObjectStatus };
+
+/** Asks the server what it would say to an apply, changing nothing. Undefined when it would take it, or cannot tell. */
 export async function dryRunOne(
   run: ApplyRun,
   object: PlannedObject,
   resource: Resource,
   signal: AbortSignal,
-): Promise<Failure | undefined> {
+): Promise<DryRun | undefined> {
   const sending = startSending(run, object, resource);
   for (let failures = 0; ; ) {
     try {
@@ -62,7 +66,7 @@ export async function dryRunOne(
   }
 }
 
-async function dryRun(sending: Sending, signal: AbortSignal): Promise<Failure | undefined> {
+async function dryRun(sending: Sending, signal: AbortSignal): Promise<DryRun | undefined> {
   const { run, object, resource } = sending;
   try {
     await sendDryRun(sending, signal);
@@ -70,7 +74,11 @@ async function dryRun(sending: Sending, signal: AbortSignal): Promise<Failure | 
   } catch (error) {
     if (!(error instanceof KubeError)) throw error;
     const kind = classify(error);
-    if (kind === 'dependency' || kind === 'policy' || isDryRunRefused(error)) return undefined;
+    if (isDryRunRefused(error)) {
+      const message = `not checked before the apply: ${failureText(object.kind, error)}`;
+      return { kind: 'unchecked', status: objectStatus(object, 'unchecked', 'dry_run_unsupported', message) };
+    }
+    if (kind === 'dependency' || kind === 'policy') return undefined;
     if (isConversion(error)) {
       const live = await readMetadata(run, refOf(object, resource), signal);
       if (live && hasOtherVersions(live, resource)) return undefined; // the apply will see to it

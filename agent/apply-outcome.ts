@@ -1,7 +1,7 @@
 import type { ObjectStatus } from '#proto/brokkr/v1/content_pb.js';
 import { failureText, objectStatus } from './apply-report.ts';
 import type { Failure, Note, Outcome } from './apply-run.ts';
-import { classify, type ErrorClass, KubeError, missing } from './kube/errors.ts';
+import { classify, type ErrorClass, isTerminating, KubeError, missing } from './kube/errors.ts';
 import type { Resource } from './kube/resource.ts';
 import type { PlannedObject } from './plan.ts';
 
@@ -12,8 +12,10 @@ const MAX_NAMED = 5;
 export function failed(object: PlannedObject, { plural }: Resource, error: unknown): Failure {
   const kind = classify(error);
   const lacking = missing(error, plural);
-  const reason = lacking === undefined ? REASONS[kind] : `${lacking}_not_found`;
-  const state = kind === 'transient' || kind === 'transient-slow' || kind === 'race' ? 'retrying' : (STATES[kind] ?? 'rejected');
+  const terminating = isTerminating(error);
+  const reason = terminating ? 'namespace_terminating' : lacking === undefined ? REASONS[kind] : `${lacking}_not_found`;
+  const passing = terminating || kind === 'transient' || kind === 'transient-slow' || kind === 'race';
+  const state = passing ? 'retrying' : (STATES[kind] ?? 'rejected');
   const path = error instanceof KubeError ? (error.causes[0]?.field ?? '') : '';
   return { kind: 'failed', class: kind, status: objectStatus(object, state, reason, failureText(object.kind, error), { path }) };
 }

@@ -55,6 +55,11 @@ export class Suspects {
     this.#notBefore = at ?? this.#engine.clock.monotonic() + RETRY_MS;
   }
 
+  /** What made the last try fail is over. */
+  retryNow(): void {
+    this.#notBefore = 0;
+  }
+
   /** Remembers what was corrected, to notice fights. */
   corrected(keys: readonly string[]): void {
     const now = this.#engine.clock.monotonic();

@@ -61,6 +61,7 @@ export class ObjectWatch implements Task {
   use(stackId: string, entries: Iterable<InventoryEntry>, rules: readonly HealthRule[] = []): void {
     const kinds = new Map<string, Use>();
     for (const { group, version, kind, plural, namespaced, namespace } of entries) {
+      if (plural === '') continue; // its definition is not there yet
       const key = `${group}/${kind}`;
       const rule = ruleFor(rules, group, kind);
       const use = kinds.get(key) ?? {

@@ -14,12 +14,13 @@ import type { KubeObject } from './kube/objects.ts';
 import type { Resource } from './kube/resource.ts';
 import { type PodTrouble, podSelector, topReason } from './pod-reasons.ts';
 import { hasReadiness, type Readiness, readiness, unsettled } from './readiness.ts';
+import type { Seen, SeenHealth } from './seen-health.ts';
 
 /** A stack whose objects are watched. */
 export interface WatchedStack {
   readonly stackId: string;
   /** What is known of its objects, by key of the inventory. Written here. */
-  readonly seen: Map<string, Readiness>;
+  readonly seen: SeenHealth;
   /** Options of its target; undefined before there is one. */
   readonly options: Pick<ApplyOptions, 'healthRules' | 'failureDeadlineSeconds'> | undefined;
   /** A job was seen to be complete: when it goes, it is not missed. */
@@ -57,7 +58,7 @@ interface Unready {
   readonly namespace: string;
   readonly sinceMs: number;
   selector: string | undefined;
-  state: Readiness;
+  state: Seen;
   /** When the state changed last. */
   changedAt: number;
   /** When its pods are asked for next. */
@@ -99,8 +100,9 @@ export class HealthWatch implements Task {
     const early = rule && unsettled(object);
     if (!rule || early) this.#judge.forget(id);
     if (!rule && !hasReadiness(group, kind)) return;
-    const ours = { ...(early ?? readiness(group, kind, object)), generation: object.metadata.generation ?? 0 };
-    if (facts.kind === 'batch/Job' && ours.reason === 'Complete') stack.finished(key, object.metadata.uid);
+    const { uid, generation = 0 } = object.metadata;
+    const ours: Seen = { ...(early ?? readiness(group, kind, object)), uid, generation };
+    if (facts.kind === 'batch/Job' && ours.reason === 'Complete') stack.finished(key, uid);
     if (!rule || early) this.#know(id, facts, ours);
     else {
       const told = (judged: Pick<Readiness, 'state' | 'reason' | 'message'>) => this.#know(id, facts, { ...ours, ...judged });
@@ -113,13 +115,13 @@ export class HealthWatch implements Task {
   left(stack: WatchedStack, key: string): void {
     this.#judge.forget(idOf(stack, key));
     this.#unready.delete(idOf(stack, key));
-    if (stack.seen.delete(key)) this.#touch(stack);
+    if (stack.seen.drop(key)) this.#touch(stack);
   }
 
   /** A stack is gone. */
   forget(stack: WatchedStack): void {
     this.#judge.forgetAll(idOf(stack, ''));
-    for (const key of stack.seen.keys()) this.left(stack, key);
+    for (const key of stack.seen.states.keys()) this.left(stack, key);
   }
 
   async run(signal: AbortSignal): Promise<void> {
@@ -127,7 +129,7 @@ export class HealthWatch implements Task {
     await runTasks([this.#judge, timing], signal);
   }
 
-  #know(id: string, facts: Pick<Unready, 'stack' | 'key' | 'kind' | 'namespace' | 'selector'>, state: Readiness): void {
+  #know(id: string, facts: Pick<Unready, 'stack' | 'key' | 'kind' | 'namespace' | 'selector'>, state: Seen): void {
     if (state.state === 'ready') {
       this.#unready.delete(id);
       this.#tell(facts.stack, facts.key, state);
@@ -157,10 +159,8 @@ export class HealthWatch implements Task {
     this.#tell(stack, key, { ...said, sinceMs });
   }
 
-  #tell(stack: WatchedStack, key: string, state: Readiness): void {
-    if (JSON.stringify(stack.seen.get(key)) === JSON.stringify(state)) return;
-    stack.seen.set(key, state);
-    this.#touch(stack);
+  #tell(stack: WatchedStack, key: string, state: Seen): void {
+    if (stack.seen.see(key, state)) this.#touch(stack);
   }
 
   /** Notices objects that are late, and asks for pods, of one workload at a time. */

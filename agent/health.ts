@@ -1,6 +1,6 @@
 import { create } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
-import { type Clock, TimeoutError } from '#lib/clock.ts';
+import type { Clock } from '#lib/clock.ts';
 import { keyString } from '#lib/object.ts';
 import type { Task } from '#lib/run.ts';
 import { Wakeup } from '#lib/signal.ts';
@@ -68,7 +68,8 @@ const GONE_JOB: Readiness = {
   message: 'the job was complete and is gone; it is not run again',
 };
 
-function stateOf(entry: InventoryEntry, seen: ReadonlyMap<string, Readiness>, rules: readonly HealthRule[]): Readiness {
+/** State of one object of the inventory, as far as it is known. */
+export function stateOf(entry: InventoryEntry, seen: ReadonlyMap<string, Readiness>, rules: readonly HealthRule[]): Readiness {
   if (entry.state === 'pending')
     return { ...none, state: 'progressing', reason: 'NotApplied', message: 'the object is not applied' };
   if (!hasReadiness(entry.group, entry.kind) && !ruleFor(rules, entry.group, entry.kind))
@@ -146,12 +147,10 @@ export class HealthReporter implements Task {
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       const next = this.#tick();
-      using deadline = this.#clock.deadline(Math.max(0, next - this.#clock.monotonic()), signal);
       try {
-        await this.#wakeup.wait(deadline.signal);
+        await this.#wakeup.waitAtMost(Math.max(0, next - this.#clock.monotonic()), this.#clock, signal);
       } catch (error) {
-        if (signal.aborted) return;
-        if (!(error instanceof TimeoutError)) throw error;
+        if (!signal.aborted) throw error;
       }
     }
   }

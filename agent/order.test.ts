@@ -1,46 +1,51 @@
 import { describe, expect, it } from 'vitest';
-import { inOrder, inReverse } from './order.ts';
+import { inReverse, LAST_RANK, rankOf } from './order.ts';
 
 const object = (name: string, wave = 0) => {
   const [group = '', kind = ''] = name.split('/');
   return { group, kind, wave };
 };
-const names = (batches: readonly { readonly items: readonly { readonly group: string; readonly kind: string }[] }[]) =>
+const names = (batches: ReturnType<typeof inReverse<ReturnType<typeof object>>>) =>
   batches.map(({ items }) => items.map(({ group, kind }) => `${group}/${kind}`));
 
-describe('the order of a stack', () => {
-  const kinds = [
-    'admissionregistration.k8s.io/ValidatingWebhookConfiguration',
-    'example.org/Thing',
-    'apps/Deployment',
-    '/Service',
-    '/Secret',
-    '/ServiceAccount',
-    'rbac.authorization.k8s.io/ClusterRole',
-    'apiextensions.k8s.io/CustomResourceDefinition',
-    '/Namespace',
-  ];
-  const sorted = [
-    ['apiextensions.k8s.io/CustomResourceDefinition', '/Namespace'],
-    ['rbac.authorization.k8s.io/ClusterRole', '/ServiceAccount', '/Secret', '/Service'],
-    ['apps/Deployment', 'example.org/Thing'],
-    ['admissionregistration.k8s.io/ValidatingWebhookConfiguration'],
-  ];
-
-  it('is definitions and namespaces, what workloads need, workloads and the rest, webhooks', () => {
-    expect(names(inOrder(kinds.map((kind) => object(kind))))).toEqual(sorted);
+describe('the order of kinds', () => {
+  it('puts custom resources after workloads, what scales them after both, and what intercepts requests last', () => {
+    const kinds = ['/Namespace', 'apps/Deployment', 'example.org/Thing', 'autoscaling/HorizontalPodAutoscaler'];
+    const ranks = kinds.map((kind) => rankOf(object(kind)));
+    expect(ranks).toEqual(ranks.toSorted((a, b) => a - b));
+    expect(new Set(ranks).size).toBe(kinds.length);
+    expect(rankOf(object('apiregistration.k8s.io/APIService'))).toBe(LAST_RANK);
   });
+});
 
-  it('is reversed for deletion', () => {
-    const reversed = sorted.toReversed().map((batch) => batch.toReversed());
-    expect(names(inReverse(kinds.map((kind) => object(kind))))).toEqual(reversed);
-  });
-
-  it('puts waves before kinds', () => {
-    expect(names(inOrder([object('/Namespace', 1), object('apps/Deployment', -1), object('/Secret')]))).toEqual([
+describe('the order of deletions', () => {
+  it('puts what refers to a kind before it', () => {
+    const kinds = [
+      '/Namespace',
+      'apiextensions.k8s.io/CustomResourceDefinition',
+      '/Secret',
+      'example.org/Thing',
+      'rbac.authorization.k8s.io/Role',
+      'rbac.authorization.k8s.io/RoleBinding',
+      'apps/Deployment',
+      'admissionregistration.k8s.io/ValidatingWebhookConfiguration',
+    ];
+    expect(names(inReverse(kinds.map((kind) => object(kind))))).toEqual([
+      ['admissionregistration.k8s.io/ValidatingWebhookConfiguration'],
+      ['example.org/Thing'],
       ['apps/Deployment'],
+      ['rbac.authorization.k8s.io/RoleBinding'],
+      ['rbac.authorization.k8s.io/Role'],
       ['/Secret'],
+      ['/Namespace', 'apiextensions.k8s.io/CustomResourceDefinition'],
+    ]);
+  });
+
+  it('puts later waves before earlier ones', () => {
+    expect(names(inReverse([object('/Namespace', 1), object('apps/Deployment', -1), object('/Secret')]))).toEqual([
       ['/Namespace'],
+      ['/Secret'],
+      ['apps/Deployment'],
     ]);
   });
 });

@@ -1,79 +1,72 @@
 import type { ObjectKey } from '#lib/object.ts';
 
-/**
- * Stages of one wave. A stage begins when the one before has ended; within a stage objects are sent in the order of `rank`, many at once.
- * 0: what makes kinds and namespaces exist; 1: what workloads refer to; 2: workloads, custom resources, everything else;
- * 3: what intercepts requests and must not do so before its backend is there.
- */
-export type Stage = 0 | 1 | 2 | 3;
+/** Stands for all kinds that are not named: custom resources, and built-in ones nothing has to wait for. */
+const OTHERS = '*';
 
-/** Built-in kinds in the order they are sent. What is not named comes with the custom resources, after the workloads. */
-const ORDER: readonly (readonly [Stage, ...string[]])[] = [
-  [0, '/Namespace', 'apiextensions.k8s.io/CustomResourceDefinition'],
+/**
+ * Kinds in the order they are sent when nothing else decides. What one kind may refer to comes in an earlier row, so no chain of references
+ * leads back to where it began.
+ */
+const ROWS: readonly (readonly string[])[] = [
+  ['/Namespace', 'apiextensions.k8s.io/CustomResourceDefinition'],
   [
-    1,
     'scheduling.k8s.io/PriorityClass',
     'storage.k8s.io/StorageClass',
     'node.k8s.io/RuntimeClass',
     'networking.k8s.io/IngressClass',
   ],
-  [1, 'rbac.authorization.k8s.io/ClusterRole'],
-  [1, '/ResourceQuota', '/LimitRange', 'networking.k8s.io/NetworkPolicy'],
-  [1, '/ServiceAccount'],
-  [1, '/ConfigMap', '/Secret'],
-  [1, '/PersistentVolume'],
-  [1, '/PersistentVolumeClaim'],
-  [1, 'rbac.authorization.k8s.io/Role'],
-  [1, 'rbac.authorization.k8s.io/ClusterRoleBinding', 'rbac.authorization.k8s.io/RoleBinding'],
-  [1, '/Service', 'policy/PodDisruptionBudget'],
-  [2, 'apps/DaemonSet', 'apps/StatefulSet', 'apps/Deployment', 'apps/ReplicaSet', '/Pod', '/ReplicationController'],
-  [2, 'batch/Job', 'batch/CronJob'],
-  [2, 'autoscaling/HorizontalPodAutoscaler', 'networking.k8s.io/Ingress'],
+  ['rbac.authorization.k8s.io/ClusterRole'],
+  ['/ResourceQuota', '/LimitRange', 'networking.k8s.io/NetworkPolicy'],
+  ['/ServiceAccount'],
+  ['/ConfigMap', '/Secret'],
+  ['/PersistentVolume'],
+  ['/PersistentVolumeClaim'],
+  ['rbac.authorization.k8s.io/Role'],
+  ['rbac.authorization.k8s.io/ClusterRoleBinding', 'rbac.authorization.k8s.io/RoleBinding'],
+  ['/Service', 'policy/PodDisruptionBudget'],
+  ['apps/DaemonSet', 'apps/StatefulSet', 'apps/Deployment', 'apps/ReplicaSet', '/Pod', '/ReplicationController'],
+  ['batch/Job', 'batch/CronJob'],
+  [OTHERS],
+  ['autoscaling/HorizontalPodAutoscaler', 'networking.k8s.io/Ingress'],
+  [
+    'admissionregistration.k8s.io/ValidatingWebhookConfiguration',
+    'admissionregistration.k8s.io/MutatingWebhookConfiguration',
+    'apiregistration.k8s.io/APIService',
+  ],
 ];
 
-const LAST: readonly string[] = [
-  'admissionregistration.k8s.io/ValidatingWebhookConfiguration',
-  'admissionregistration.k8s.io/MutatingWebhookConfiguration',
-  'apiregistration.k8s.io/APIService',
-];
+const RANKS: ReadonlyMap<string, number> = new Map(ROWS.flatMap((kinds, rank) => kinds.map((kind) => [kind, rank] as const)));
+const OTHERS_RANK = ROWS.findIndex(([kind]) => kind === OTHERS);
 
-const PLACES: ReadonlyMap<string, readonly [Stage, number]> = new Map([
-  ...ORDER.flatMap(([stage, ...kinds], rank) => kinds.map((kind) => [kind, [stage, rank] as const] as const)),
-  ...LAST.map((kind) => [kind, [3, ORDER.length + 1] as const] as const),
-]);
+/** How many ranks there are. */
+export const RANK_COUNT = ROWS.length;
+/** Rank of what intercepts requests: it must not do so before its backend is there, so it comes after everything else of its wave. */
+export const LAST_RANK = ROWS.length - 1;
 
-/** Stage and rank of a kind. */
-function placeOf({ group, kind }: Pick<ObjectKey, 'group' | 'kind'>): readonly [stage: Stage, rank: number] {
-  return PLACES.get(`${group}/${kind}`) ?? [2, ORDER.length];
+/** Place of a kind in the order, from 0. */
+export function rankOf({ group, kind }: Pick<ObjectKey, 'group' | 'kind'>): number {
+  return RANKS.get(`${group}/${kind}`) ?? OTHERS_RANK;
 }
 
-/** Objects that are sent together. */
+/** Objects that may be deleted at the same time. */
 export interface Batch<Item> {
-  readonly wave: number;
-  readonly stage: Stage;
   readonly items: readonly Item[];
 }
 
-/** Items in the order to apply them: by wave, stage, rank; those of equal rank stay in the order given. */
-export function inOrder<Item extends Pick<ObjectKey, 'group' | 'kind'> & { readonly wave: number }>(
-  items: Iterable<Item>,
-): Batch<Item>[] {
-  const placed = [...items].map((item) => ({ item, place: placeOf(item) }));
-  placed.sort((a, b) => a.item.wave - b.item.wave || a.place[0] - b.place[0] || a.place[1] - b.place[1]);
-  const batches: { wave: number; stage: Stage; items: Item[] }[] = [];
-  for (const { item, place } of placed) {
-    const last = batches.at(-1);
-    if (last && last.wave === item.wave && last.stage === place[0]) last.items.push(item);
-    else batches.push({ wave: item.wave, stage: place[0], items: [item] });
-  }
-  return batches;
-}
-
-/** Items in the order to delete them: the reverse, custom resources before their definitions and members before namespaces. */
+/**
+ * Items in the order to delete them: later waves first, and in a wave the later kinds first, so that nothing goes before what refers to it:
+ * custom resources before their definitions, members before namespaces.
+ */
 export function inReverse<Item extends Pick<ObjectKey, 'group' | 'kind'> & { readonly wave: number }>(
   items: Iterable<Item>,
 ): Batch<Item>[] {
-  return inOrder(items)
-    .reverse()
-    .map((batch) => ({ ...batch, items: batch.items.toReversed() }));
+  const placed = [...items].map((item) => ({ item, rank: rankOf(item) }));
+  placed.sort((a, b) => b.item.wave - a.item.wave || b.rank - a.rank);
+  const batches: { readonly wave: number; readonly rank: number; readonly items: Item[] }[] = [];
+  for (const { item, rank } of placed) {
+    const last = batches.at(-1);
+    if (last?.wave === item.wave && last.rank === rank) last.items.push(item);
+    else batches.push({ wave: item.wave, rank, items: [item] });
+  }
+  return batches;
 }

@@ -1,5 +1,6 @@
 import { keyString, type ManifestEntry, type ObjectKey } from '#lib/object.ts';
 import type { Marks } from '#lib/object-marks.ts';
+import type { ObjectStatus } from '#proto/brokkr/v1/content_pb.js';
 import { DIGEST_DIGITS, type InventoryEntry } from './inventory-codec.ts';
 import type { Resource } from './kube/resource.ts';
 
@@ -12,6 +13,8 @@ export interface PlannedObject extends ObjectKey {
   readonly digest: string;
   readonly wave: number;
   readonly marks: Marks;
+  /** Keys (`keyString`) of objects of the same stack that have to be applied before. */
+  readonly needs: readonly string[];
   /** Body of the apply. */
   readonly json: string;
 }
@@ -24,6 +27,8 @@ export interface Plan {
   /** In the inventory and no longer wanted. */
   readonly removals: readonly InventoryEntry[];
   readonly unchanged: number;
+  /** Objects to be applied of kinds whose API group cannot be discovered now, by key as far as it is known. */
+  readonly undiscovered: ReadonlyMap<string, ObjectStatus>;
 }
 
 /** An entry of a manifest with its namespace as it will be in the cluster. */
@@ -45,10 +50,11 @@ export function shortDigest(digest: string): string {
   return digest.slice(0, DIGEST_DIGITS);
 }
 
-/** The plan for `objects` (all that may have changed) of a stack whose keys are `wanted`. */
+/** The plan for `objects` (all that may have changed and can be sent) of a stack whose keys are `wanted`. */
 export function planOf(
   wanted: ReadonlySet<string>,
   objects: readonly PlannedObject[],
+  undiscovered: Plan['undiscovered'],
   entries: ReadonlyMap<string, InventoryEntry>,
   suspects: ReadonlySet<string>,
 ): Plan {
@@ -57,5 +63,5 @@ export function planOf(
     return suspects.has(key) || !isApplied(object, entries.get(key));
   });
   const removals = [...entries].filter(([key]) => !wanted.has(key)).map(([, entry]) => entry);
-  return { wanted, changes, removals, unchanged: wanted.size - changes.length };
+  return { wanted, changes, removals, unchanged: wanted.size - changes.length - undiscovered.size, undiscovered };
 }

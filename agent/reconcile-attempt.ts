@@ -41,7 +41,7 @@ export async function beginAttempt(
       {
         eventType: open.type,
         success: false,
-        message: `interrupted before it ended; generation ${wanted.generation} follows`,
+        message: `superseded before it ended by generation ${wanted.generation}`,
         objects: [],
       },
     );

@@ -50,13 +50,12 @@ function frozenBy(engine: Engine, { head }: Inventory, target: StackTarget): Gua
 export async function pruneRemovals(
   input: PruneInput,
   judged: Judged,
-  plan: Plan,
   outcomes: Outcomes,
   removed: Map<InventoryEntry, Removal>,
   signal: AbortSignal,
 ): Promise<void> {
   const { engine, inventory, target, stop } = input;
-  const names = new Set(failedObjects(plan, outcomes).map(sameName));
+  const names = new Set(failures(outcomes).map(sameName));
   const open = judged.open.filter((entry) => {
     if (!names.has(sameName(entry))) return true;
     const message = 'an object of this kind and name in another API group could not be applied; both may be the same object';
@@ -122,11 +121,11 @@ export async function stillTerminating(
   return waiting;
 }
 
-function failedObjects({ changes }: Plan, outcomes: Outcomes): readonly PlannedObject[] {
-  return changes.filter((object) => outcomes.get(keyString(object))?.kind === 'failed');
+function failures(outcomes: Outcomes): readonly ObjectStatus[] {
+  return [...outcomes.values()].flatMap((outcome) => (outcome.kind === 'failed' ? [outcome.status] : []));
 }
 
 /** Kind and name without the group: what an object keeps when it moves to another API group. */
-function sameName({ kind, namespace, name }: PlannedObject | InventoryEntry): string {
+function sameName({ kind, namespace, name }: Pick<InventoryEntry, 'kind' | 'namespace' | 'name'>): string {
   return `${kind}/${namespace}/${name}`;
 }

@@ -1,7 +1,7 @@
 import { errorText } from '#lib/errors.ts';
 import { keyString } from '#lib/object.ts';
 import { type ObjectStatus, Phase } from '#proto/brokkr/v1/content_pb.js';
-import { applyAll, type Outcomes, preflight } from './apply.ts';
+import { applyAll, type Outcomes, type WaveGate } from './apply.ts';
 import { failureClass, type Prepared, prepareStack, type WantedKind } from './apply-content.ts';
 import type { Engine } from './apply-engine.ts';
 import type { ApplyRun, Failure } from './apply-run.ts';
@@ -11,13 +11,16 @@ import type { Head, InventoryEntry } from './inventory-codec.ts';
 import type { ErrorClass } from './kube/errors.ts';
 import type { ObjectMeta } from './kube/objects.ts';
 import type { Plan, PlannedObject } from './plan.ts';
+import { preflight } from './preflight.ts';
 import { keptStatus } from './prune.ts';
 import { isNews, type Removal, type RemoveAgain, removeAgain } from './prune-run.ts';
-import { type Attempt, beginAttempt, endAttempt, openAttempt } from './reconcile-attempt.ts';
+import { type Attempt, beginAttempt, endAttempt } from './reconcile-attempt.ts';
+import { recordIntent } from './reconcile-intent.ts';
 import { count, failureMessage, notable, soonest, successText } from './reconcile-outcome.ts';
 import { judgePlan, pruneRemovals, prunesNow, stillTerminating } from './reconcile-prune.ts';
 import { isSettled, receive } from './stack-worker-goal.ts';
 import type { StackTarget } from './target.ts';
+import { openWaveGate, type WaveGateInput } from './wave-gate.ts';
 
 /** How a sync ended. */
 export type SyncEnd =
@@ -60,10 +63,8 @@ export interface SyncInput {
   readonly suspects: ReadonlyMap<string, ObjectMeta | undefined>;
   readonly stop: AbortSignal;
   readonly phase: (phase: Phase) => void;
+  readonly healthy: WaveGateInput['healthy'];
 }
-
-/** Refusals by the dry-run that stop everything; others are told by the apply itself. */
-const REFUSING: ReadonlySet<ErrorClass> = new Set(['permanent', 'denied', 'permission', 'size']);
 
 /**
  * Brings one stack to its target, once: content, validation, dry-run of updates, intent, apply, prune, event, inventory. Level-triggered:
@@ -99,41 +100,53 @@ async function execute(input: SyncInput, attempt: Attempt, plan: Plan, signal: A
   const { inventory, target, stop } = input;
   const fresh = inventory.head.appliedGeneration !== target.generation;
   const judged = judgePlan(input, plan);
-  const done: Done = { outcomes: new Map(), removed: new Map() };
+  const done: Done = { outcomes: new Map(), removed: new Map(), notes: [] };
   for (const [entry, guard] of judged.kept) {
     done.removed.set(entry, { kind: 'kept', status: keptStatus(entry, guard), retry: false });
   }
+  for (const [key, status] of plan.undiscovered) done.outcomes.set(key, { kind: 'failed', class: 'dependency', status });
   // What is under way already needs no new intent, and nothing else is written: nothing could leak.
   if (plan.changes.length === 0 && judged.open.every(({ state }) => state === 'deleting')) {
     return finish(input, attempt, plan, done, fresh, signal);
   }
   const terminating = await stillTerminating(input, plan.changes, signal);
   const run = applyRun(input, terminating);
-  const updates = plan.changes.filter((object) => isUpdate(input, object));
-  const refusals = (await preflight(run, updates, signal)).filter((outcome) => REFUSING.has(outcome.class));
+  const published = plan.changes.filter((object) => !input.suspects.has(keyString(object)));
+  const { refusals, notes } = await preflight(run, published, (object) => isUpdate(inventory, object), signal);
+  done.notes.push(...notes);
   if (stop.aborted) return { kind: 'stopped' };
   if (refusals.length > 0) return refuseDryRun(input, attempt, refusals, signal);
   await recordIntent(input, attempt, plan, judged.open, terminating, signal);
   input.phase(Phase.APPLYING);
-  for (const [key, outcome] of await applyAll(run, plan.changes, signal)) done.outcomes.set(key, outcome);
+  for (const [key, outcome] of await applyAll(run, plan.changes, waveGate(input, attempt, plan), signal)) {
+    done.outcomes.set(key, outcome);
+  }
   if (stop.aborted) return { kind: 'stopped' };
   if (judged.open.length > 0 && prunesNow(input, done.outcomes)) {
-    await pruneRemovals(input, judged, plan, done.outcomes, done.removed, signal);
+    await pruneRemovals(input, judged, done.outcomes, done.removed, signal);
   }
   if (stop.aborted && done.removed.size < plan.removals.length) return { kind: 'stopped' };
   return finish(input, attempt, plan, done, fresh, signal);
 }
 
+/** A correction of drift restores what was healthy once: it waits for nothing. */
+function waveGate(input: SyncInput, { type }: Attempt, { wanted }: Plan): WaveGate {
+  const { options } = input.target;
+  return openWaveGate({ ...input, wanted, options: { ...options, gateWaves: options.gateWaves && type === 'APPLY' } });
+}
+
 interface Done {
   readonly outcomes: Outcomes;
   readonly removed: Map<InventoryEntry, Removal>;
+  /** Of the preflight. */
+  readonly notes: ObjectStatus[];
 }
 
 async function finish(
   input: SyncInput,
   attempt: Attempt,
   plan: Plan,
-  { outcomes, removed }: Done,
+  { outcomes, removed, notes }: Done,
   fresh: boolean,
   signal: AbortSignal,
 ): Promise<SyncEnd> {
@@ -148,7 +161,7 @@ async function finish(
   }
   const counts = count(outcomes, removed, plan);
   const success = failures.length === 0 && unsent === 0;
-  const objects = [...failures.map(({ status }) => status), ...notable(outcomes, removed)];
+  const objects = [...failures.map(({ status }) => status), ...notable(outcomes, removed), ...notes];
   const message = success ? successText(counts, target) : failureMessage(failures, unsent);
   const corrected = [...outcomes].filter(([, o]) => o.kind === 'applied' && o.result !== 'unchanged').map(([key]) => key);
   const worked = corrected.length > 0 || [...removed].some(([entry, removal]) => isNews(entry, removal));
@@ -179,37 +192,6 @@ async function finish(
   return { kind: 'failed', class: unsent > 0 ? 'transient' : soonest(failures), message, objects };
 }
 
-/** Marks what is about to be written, so that a crash leaks nothing and nothing half-written counts as applied. */
-async function recordIntent(
-  input: SyncInput,
-  attempt: Attempt,
-  plan: Plan,
-  removals: readonly InventoryEntry[],
-  terminating: ReadonlyMap<string, ObjectStatus>,
-  signal: AbortSignal,
-): Promise<void> {
-  const { inventory, suspects, target } = input;
-  for (const entry of removals) {
-    if (entry.state !== 'deleting') inventory.entries.set(keyString(entry), { ...entry, digest: '', state: 'pending' });
-  }
-  for (const object of plan.changes) {
-    const key = keyString(object);
-    if (terminating.has(key)) continue; // nothing is sent before its end
-    const held = inventory.entries.get(key);
-    if (held && suspects.has(key) && held.digest === object.digest) continue; // the same content again: what is stored stays true
-    inventory.entries.set(key, pendingEntry(object, held));
-  }
-  inventory.head = { ...inventory.head, attempt: openAttempt(attempt), impersonate: target.options.impersonate };
-  await inventory.save(signal);
-}
-
-function pendingEntry(object: PlannedObject, held: InventoryEntry | undefined): InventoryEntry {
-  const { group, version, kind, namespace, name, namespaced, wave, resource } = object;
-  const plural = resource?.plural ?? held?.plural ?? '';
-  const last = { uid: held?.uid ?? '', print: held?.print, marks: held?.marks ?? object.marks } as const;
-  return { ...{ group, version, kind, namespace, name, namespaced, wave }, plural, ...last, digest: '', state: 'pending' };
-}
-
 function applyRun(
   { engine, inventory, target, suspects, stop }: SyncInput,
   terminating: ReadonlyMap<string, ObjectStatus>,
@@ -229,10 +211,9 @@ function applyRun(
   };
 }
 
-function isUpdate({ inventory, suspects }: SyncInput, object: PlannedObject): boolean {
-  const key = keyString(object);
-  const held = inventory.entries.get(key);
-  return held !== undefined && held.uid !== '' && held.state === 'applied' && !suspects.has(key);
+function isUpdate({ entries }: Inventory, object: PlannedObject): boolean {
+  const held = entries.get(keyString(object));
+  return held !== undefined && held.uid !== '' && held.state === 'applied';
 }
 
 /** What an event says: that of a rollback begins with the reason for it. */

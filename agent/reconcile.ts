@@ -13,6 +13,7 @@ import { HealthWatch } from './health-watch.ts';
 import { Inventory, loadInventories } from './inventory.ts';
 import type { InventoryPlace } from './inventory-maps.ts';
 import { MarkedObjectSearch } from './inventory-rebuild.ts';
+import { KindWatch } from './kind-watch.ts';
 import type { Kube } from './kube/kube.ts';
 import type { KubeObject } from './kube/objects.ts';
 import { Slots } from './slots.ts';
@@ -79,6 +80,7 @@ export class Reconciler implements Task {
   readonly #watch: ObjectWatch;
   readonly #health: HealthReporter;
   readonly #states: HealthWatch;
+  readonly #kinds: KindWatch;
   readonly #slots: Slots;
   readonly #started = new Set<StackWorker>();
   readonly #arrivals = new Wakeup();
@@ -99,9 +101,6 @@ export class Reconciler implements Task {
       rules: () => deps.rules?.(),
       deletionsHeld: () => this.#deletionsHeld,
       share: () => this.#share(),
-      kindsChanged: () => {
-        for (const worker of this.#workers.values()) worker.kindsChanged();
-      },
       usesNamespace: (name, except) => this.#usesNamespace(name, except),
       claimedBy: (object, except) => this.#claimedBy(object, except),
       releasedBy: (fieldManager, object) => this.#releasedBy(fieldManager, object),
@@ -118,6 +117,12 @@ export class Reconciler implements Task {
     this.#states = new HealthWatch(deps, ({ stackId }) => {
       const worker = this.#workers.get(stackId);
       if (worker) this.#health.touch(worker);
+    });
+    this.#kinds = new KindWatch({
+      ...deps,
+      changed: () => {
+        for (const worker of this.#workers.values()) worker.kindsChanged();
+      },
     });
   }
 
@@ -175,7 +180,7 @@ export class Reconciler implements Task {
 
   async run(signal: AbortSignal): Promise<void> {
     const workers: Task = { name: 'stack workers', run: (inner) => this.#runWorkers(inner) };
-    await runTasks([this.#watch, this.#states, this.#health, workers], signal);
+    await runTasks([this.#watch, this.#states, this.#health, this.#kinds, workers], signal);
   }
 
   /** Starts a loop for each stack as it arrives, and waits for all of them at the end. */
@@ -219,9 +224,11 @@ export class Reconciler implements Task {
   #add(inventory: Inventory): StackWorker {
     const events: WorkerEvents = {
       changed: () => {
-        this.#watch.use(worker.stackId, worker.inventory.entries.values(), worker.options?.healthRules);
+        events.watch();
         this.#health.touch(worker);
+        this.#kinds.use(worker.stackId, worker.waitsForKinds);
       },
+      watch: () => this.#watch.use(worker.stackId, worker.inventory.entries.values(), worker.options?.healthRules),
       gone: () => {
         this.#workers.delete(worker.stackId);
         this.#byShort.delete(worker.inventory.identity.short);
@@ -229,8 +236,10 @@ export class Reconciler implements Task {
         this.#watch.use(worker.stackId, []);
         this.#states.forget(worker);
         this.#health.forget(worker);
+        this.#kinds.use(worker.stackId, false);
       },
       run: (work, signal) => this.#slots.run(work, signal),
+      aside: (wait) => this.#slots.aside(wait),
     };
     const worker = new StackWorker(this.#engine, inventory, events);
     if (this.#suspended !== undefined) worker.suspend(this.#suspended);
@@ -242,9 +251,9 @@ export class Reconciler implements Task {
   }
 
   #share(): number {
-    const active = [...this.#workers.values()].filter(({ busy }) => busy).length;
+    const { taken } = this.#slots;
     const { limit } = this.#engine.kube.limiter;
-    return Math.max(2, active <= 1 ? limit - SPARE_CALLS : Math.floor(limit / active));
+    return Math.max(2, taken <= 1 ? limit - SPARE_CALLS : Math.floor(limit / taken));
   }
 
   #claimedBy(object: OwnedKey, except: string): StackRef | undefined {

@@ -1,5 +1,4 @@
 import { jitter } from '#lib/backoff.ts';
-import { TimeoutError } from '#lib/clock.ts';
 import { errorText } from '#lib/errors.ts';
 import { Wakeup } from '#lib/signal.ts';
 import { type ApplyOptions, type ObjectStatus, Phase } from '#proto/brokkr/v1/content_pb.js';
@@ -15,8 +14,8 @@ import { InventoryTakenError } from './inventory-maps.ts';
 import { rebuildInventory } from './inventory-rebuild.ts';
 import { classify, type ErrorClass } from './kube/errors.ts';
 import type { ObjectMeta } from './kube/objects.ts';
-import type { Readiness } from './readiness.ts';
 import { leaveStack } from './reconcile-leave.ts';
+import { type HealthWait, SeenHealth } from './seen-health.ts';
 import type { WorkerEvents } from './stack-worker-events.ts';
 import { compareTarget, type Goal, isStale, type Next, stillWaiting, unfinishedRemoval } from './stack-worker-goal.ts';
 import { retryMs } from './stack-worker-schedule.ts';
@@ -33,6 +32,9 @@ const REBUILD_RECHECK_MS = 60_000;
 /** Should the watch of a kind not be allowed, the end of a deletion that a withdrawal waits for is seen this late. */
 const UNWATCHED_MS = 300_000;
 
+/** How the keys of namespaces begin. */
+const NAMESPACE_KEY = '/Namespace//';
+
 /**
  * Everything about one stack, in one loop: the newest target wins, an older one in work stops at the next object. Nothing a stack does
  * or waits for delays another one.
@@ -41,8 +43,7 @@ export class StackWorker implements HealthSubject, WatchedStack {
   readonly inventory: Inventory;
   readonly suspects: Suspects;
   readonly terminating: Terminating;
-  /** By key of the inventory. */
-  readonly seen = new Map<string, Readiness>();
+  readonly seen = new SeenHealth();
   readonly #engine: Engine;
   readonly #events: WorkerEvents;
   readonly #wakeup = new Wakeup();
@@ -93,9 +94,9 @@ export class StackWorker implements HealthSubject, WatchedStack {
     return this.#goal.kind === 'target' && !this.#goal.target.options.paused;
   }
 
-  /** Whether a sync is running now. */
-  get busy(): boolean {
-    return this.#job !== undefined;
+  /** Whether the server has to serve more kinds before the stack can go on. */
+  get waitsForKinds(): boolean {
+    return typeof this.#next?.until === 'object';
   }
 
   /** The state as it would be reported now. */
@@ -158,16 +159,14 @@ export class StackWorker implements HealthSubject, WatchedStack {
 
   /** What the stack waits for may have happened. */
   nudge(): void {
-    if (this.#next === undefined && !this.busy) return;
+    if (this.#next === undefined && this.#job === undefined) return;
     this.#next = { at: 0 };
     this.#wakeup.wake();
   }
 
-  /** The server serves new kinds. */
+  /** The server may serve new kinds. */
   kindsChanged(): void {
-    if (typeof this.#next?.until !== 'object') return;
-    this.#next = { ...this.#next, at: 0 };
-    this.#wakeup.wake();
+    if (this.waitsForKinds) this.#soon();
   }
 
   /** What the rules of the environment refused may be allowed now. */
@@ -190,7 +189,16 @@ export class StackWorker implements HealthSubject, WatchedStack {
   /** An object left the watch, or was not among those listed. */
   missed(key: string): void {
     if (this.terminating.miss(key)) this.#wakeup.wake();
-    else if (this.suspects.miss(key)) this.wake();
+    else if (this.suspects.miss(key)) {
+      if (key.startsWith(NAMESPACE_KEY)) this.#namespaceGone();
+      this.wake();
+    }
+  }
+
+  /** What could not be written into a namespace while it was terminating may be written now. */
+  #namespaceGone(): void {
+    this.suspects.retryNow();
+    this.#soon();
   }
 
   count(): HealthCount | undefined {
@@ -199,7 +207,7 @@ export class StackWorker implements HealthSubject, WatchedStack {
   }
 
   get #counted(): HealthCount {
-    return countHealth(this.inventory.entries.values(), this.seen, this.options?.healthRules);
+    return countHealth(this.inventory.entries.values(), this.seen.states, this.options?.healthRules);
   }
 
   healthChanged(count: HealthCount): void {
@@ -233,12 +241,7 @@ export class StackWorker implements HealthSubject, WatchedStack {
       return;
     }
     if (at <= clock.monotonic()) return;
-    using deadline = clock.deadline(at - clock.monotonic(), signal);
-    try {
-      await this.#wakeup.wait(deadline.signal);
-    } catch (error) {
-      if (signal.aborted || !(error instanceof TimeoutError)) throw error;
-    }
+    await this.#wakeup.waitAtMost(at - clock.monotonic(), clock, signal);
   }
 
   /** One piece of work, if any is due. True when the stack has left. */
@@ -269,7 +272,8 @@ export class StackWorker implements HealthSubject, WatchedStack {
       if ((due && this.#dirty) || suspects.size > 0) {
         this.#next = undefined;
         const input = { engine: this.#engine, inventory: this.inventory, goal: goal.target, suspects, stop: job.signal };
-        const end = await this.#trial.sync({ ...input, phase: (phase) => this.#view.show(phase) }, signal);
+        const healthy = (wait: HealthWait) => this.#healthy(wait, job.signal, signal);
+        const end = await this.#trial.sync({ ...input, phase: (phase) => this.#view.show(phase), healthy }, signal);
         this.#finished(end, job.signal.aborted);
         if (end.kind !== 'applied') this.#putBack(suspects);
         else if (this.inventory.head.partial) await this.#rebuild(job.signal, signal);
@@ -283,6 +287,15 @@ export class StackWorker implements HealthSubject, WatchedStack {
       if (!this.#left) this.#events.changed();
     }
     return false;
+  }
+
+  /** See `WaveGateInput.healthy`. Holds no place meanwhile, and needs the watches, which begin after the sync otherwise. */
+  #healthy(wait: HealthWait, stop: AbortSignal, signal: AbortSignal): Promise<readonly ObjectStatus[]> {
+    this.#events.watch();
+    const tell = (message: string, unready: readonly ObjectStatus[]) => this.#view.show(Phase.APPLYING, message, unready);
+    return this.#events.aside(() =>
+      this.seen.ready(wait, { clock: this.#engine.clock, rules: this.options?.healthRules ?? [], stop, tell }, signal),
+    );
   }
 
   #putBack(suspects: ReadonlyMap<string, ObjectMeta | undefined>): void {
@@ -406,6 +419,12 @@ export class StackWorker implements HealthSubject, WatchedStack {
     this.#next = { at: 0 };
     if (reason !== undefined) this.#job?.abort(new Error(reason));
     this.#view.show(phase);
+    this.#wakeup.wake();
+  }
+
+  /** What is planned is tried at once. */
+  #soon(): void {
+    if (this.#next) this.#next = { ...this.#next, at: 0 };
     this.#wakeup.wake();
   }
 

@@ -1,3 +1,5 @@
+import { type Clock, TimeoutError } from './clock.ts';
+
 /** Rejects with the signal's reason once it aborts; otherwise settles like `promise`. The promise itself goes on. */
 export function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise<T>((resolve, reject) => {
@@ -44,5 +46,17 @@ export class Wakeup {
       }
     }
     this.#set = false;
+  }
+
+  /** Like `wait`, at most `ms`. False when that time was over first. */
+  async waitAtMost(ms: number, clock: Clock, signal: AbortSignal): Promise<boolean> {
+    using deadline = clock.deadline(ms, signal);
+    try {
+      await this.wait(deadline.signal);
+      return true;
+    } catch (error) {
+      if (signal.aborted || !(error instanceof TimeoutError)) throw error;
+      return false;
+    }
   }
 }

@@ -1,5 +1,6 @@
 import {
   isMapping,
+  keyString,
   type ManifestEntry,
   type ObjectKey,
   objectDigest,
@@ -9,6 +10,7 @@ import {
 } from './object.ts';
 import { objectBody } from './object-body.ts';
 import type { Marks } from './object-marks.ts';
+import { objectNeeds } from './object-needs.ts';
 import type { ReportRule, Rules } from './rules.ts';
 import { type SchemaFile, SchemaSet } from './schema-check.ts';
 import { HARD_LIMITS } from './yaml.ts';
@@ -50,6 +52,8 @@ export interface PreparedObject {
   readonly digest: string;
   readonly wave: number;
   readonly marks: Marks;
+  /** Keys (`keyString`) of the other objects of the same result that have to be applied before this one. */
+  readonly needs: readonly string[];
   /** Body of the apply, stamped (`objectBody`). */
   readonly json: string;
 }
@@ -73,16 +77,22 @@ export function prepare(input: PrepareInput, judge?: JudgeObjects): PrepareResul
   const found = readAll(input, problems);
   const schemas = input.schemas ? new SchemaSet(input.schemas) : undefined;
   const scopes = new Map(Object.entries(input.scopes));
-  for (const { object } of found) learnCustomResource(object.object, scopes, schemas);
+  const definitions = new Map<string, string>();
+  for (const { object } of found) {
+    const kind = learnCustomResource(object.object, scopes, schemas);
+    if (kind !== undefined) definitions.set(kind, keyString(object.key));
+  }
   const resolved = found.map(({ object, digest }) => ({ ...resolve(object, scopes, input, problems), digest }));
   refuseDuplicates(resolved, problems);
+  const present = new Set(resolved.map(({ key }) => keyString(key)));
   const objects: PreparedObject[] = [];
   for (const object of resolved) {
     schemas?.check(object.key, object.object, (rule, path, message) => {
       problems.add({ ...place(object), rule, path, message, severity: 'error' });
     });
     const { key, scope, digest, wave, marks } = object;
-    objects.push({ key, scope, digest, wave, marks, json: objectBody(stamped(object.object, input.stamp)) });
+    const needs = [...objectNeeds(key, object.object, definitions).intersection(present)];
+    objects.push({ key, scope, digest, wave, marks, needs, json: objectBody(stamped(object.object, input.stamp)) });
   }
   if (judge && input.local) {
     judge(input.local.rules, input.local.stackName, resolved, (object, rule, path, message) => {
@@ -177,21 +187,27 @@ function stamped(object: ValueObject, stamp: PrepareInput['stamp']): ValueObject
   return { ...object, metadata: result };
 }
 
-/** Scope and schema of the kinds a CRD among the objects defines, so that its resources are judged before it exists. */
-function learnCustomResource(object: ValueObject, scopes: Map<string, Scope>, schemas: SchemaSet | undefined): void {
-  if (object.kind !== 'CustomResourceDefinition' || !String(object.apiVersion).startsWith('apiextensions.k8s.io/')) return;
+/**
+ * Scope and schema of the kind a CRD among the objects defines, so that its resources are judged before it exists. Returns the kind as
+ * `group/kind`; undefined when the object defines none.
+ */
+function learnCustomResource(
+  object: ValueObject,
+  scopes: Map<string, Scope>,
+  schemas: SchemaSet | undefined,
+): string | undefined {
+  if (object.kind !== 'CustomResourceDefinition' || !String(object.apiVersion).startsWith('apiextensions.k8s.io/'))
+    return undefined;
   const spec = asMapping(object.spec);
   const kind = asMapping(spec.names).kind;
   const { group, scope, versions } = spec;
-  if (typeof kind !== 'string' || typeof group !== 'string') return;
+  if (typeof kind !== 'string' || typeof group !== 'string') return undefined;
   if (scope === 'Namespaced' || scope === 'Cluster') scopes.set(`${group}/${kind}`, scope);
-  if (!schemas || !Array.isArray(versions)) return;
-  for (const version of versions.map(asMapping)) {
+  for (const version of schemas && Array.isArray(versions) ? versions.map(asMapping) : []) {
     const schema = asMapping(version.schema).openAPIV3Schema;
-    if (typeof version.name === 'string' && isMapping(schema)) {
-      schemas.learn({ group, version: version.name, kind }, schema);
-    }
+    if (typeof version.name === 'string' && isMapping(schema)) schemas?.learn({ group, version: version.name, kind }, schema);
   }
+  return `${group}/${kind}`;
 }
 
 function asMapping(value: ValueObject[string] | undefined): ValueObject {

@@ -91,7 +91,7 @@ export function classify(error: unknown): ErrorClass {
     case 401:
       return 'credential';
     case 403:
-      return isNamespaceTerminating(error) ? 'dependency' : 'permission';
+      return isTerminating(error) ? 'dependency' : 'permission';
     case 404:
       return 'dependency';
     case 409:
@@ -122,6 +122,11 @@ export function missing(error: unknown, plural: string): 'object' | 'namespace' 
   if (!(error instanceof KubeError) || error.status !== 404) return undefined;
   if (error.reason !== 'NotFound' || !error.subject?.name) return 'kind';
   return error.subject.kind === 'namespaces' && plural !== 'namespaces' ? 'namespace' : 'object';
+}
+
+/** Whether an object was refused because its namespace is being deleted. */
+export function isTerminating(error: unknown): boolean {
+  return error instanceof KubeError && error.causes.some(({ reason }) => reason === 'NamespaceTerminating');
 }
 
 /** Name of the admission webhook that refused the request or could not be called. */
@@ -168,10 +173,6 @@ export function statusError(status: KubeStatus, code: number, retryAfterMs?: num
     subject: details && { group: details.group ?? '', kind: details.kind ?? '', name: details.name ?? '' },
     retryAfterMs: retryAfterMs ?? (seconds ? seconds * 1000 : undefined),
   });
-}
-
-function isNamespaceTerminating(error: KubeError): boolean {
-  return error.causes.some(({ reason }) => reason === 'NamespaceTerminating');
 }
 
 function parseStatus(body: string): KubeStatus | undefined {

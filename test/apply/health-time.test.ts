@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { HealthWatch, type WatchedStack } from '../../agent/health-watch.ts';
 import { openTestKube } from '../../agent/kube/testing.ts';
-import type { Readiness } from '../../agent/readiness.ts';
+import { SeenHealth } from '../../agent/seen-health.ts';
 import { createLog } from '../../lib/log.ts';
 import { createYamlPool, type YamlPool } from '../../lib/yaml-pool.ts';
 import { FakeClock } from '../fake-clock.ts';
@@ -29,7 +29,7 @@ describe('T46 a workload that is not ready', () => {
   /** A watch with a clock of the test's and a stack of one object, which is shown to it. */
   function watch(kind: { readonly group: string; readonly kind: string }, app: string, options?: WatchedStack['options']) {
     const clock = new FakeClock();
-    const seen = new Map<string, Readiness>();
+    const seen = new SeenHealth();
     const stack: WatchedStack = { stackId: 's', seen, options, finished: () => undefined };
     const kube = openTestKube({ url: server.url, caData: server.caData, token: identity.token });
     const health = new HealthWatch({ kube, yaml, clock, log: createLog('test', { level: 'fatal' }) }, () => undefined);
@@ -39,7 +39,7 @@ describe('T46 a workload that is not ready', () => {
     const described = { ...kind, version: 'v1', plural: 'ignored', namespaced: true };
     return {
       clock,
-      state: () => seen.get('key'),
+      state: () => seen.states.get('key'),
       show: (status: object) =>
         health.see(stack, described, 'key', {
           metadata,
