@@ -166,6 +166,7 @@ async function work(
     {
       ...{ agentId, namespace, credential: identity.keyDigest },
       ...{ defaultNamespace: config.agent.watchNamespace ?? 'default', concurrency: config.agent.concurrency },
+      verifyIntervalMs: config.agent.verifyIntervalMs,
     },
   );
   reconciler.healthIntervalMs = config.agent.deploymentHealthIntervalMs;
@@ -174,7 +175,7 @@ async function work(
 
   const mistaken = Promise.withResolvers<never>();
   const supervisor = supervise(parts, reconciler, { ...common, engine: reconciler }, { agentId, mistaken });
-  view.running({ supervisor, facts, reports, outbox, rules, agentId, namespace });
+  view.running({ supervisor, facts, reports, outbox, rules, engine: reconciler, agentId, namespace });
   parts.expose({
     tier: () => (supervisor.state.kind === 'up' ? supervisor.state.tier : undefined),
     pendingEvents: () => outbox.pending,

@@ -32,6 +32,10 @@ export interface Engine {
   readonly recreateWaitMs: number;
   /** The rules of the environment that new content must keep; undefined when there are none. Throws a `RulesError` when they are invalid. */
   rules(): Rules | undefined;
+  /** Every object is verified once in this time, in milliseconds. */
+  readonly verifyIntervalMs: number;
+  /** What came of verifying objects, since the start. */
+  readonly verification: VerifyCounts;
   /** A stack that was restored from its inventory has work to do (drift, a held deletion) but no target since the restart. */
   needTarget(stackId: string): void;
   /** Whether nothing may be deleted now. */
@@ -59,6 +63,14 @@ export type OwnedKey = Pick<InventoryEntry, 'group' | 'kind' | 'namespace' | 'na
 export interface StackRef {
   readonly stackId: string;
   readonly stackName: string;
+}
+
+/** Counts of the verification of objects that look untouched. */
+export interface VerifyCounts {
+  /** Objects looked at. */
+  verified: number;
+  /** Objects that could not be judged: their content, or the server, could not be had. Their turn comes again. */
+  skipped: number;
 }
 
 /** The service account a stack is applied as, if it names one. */

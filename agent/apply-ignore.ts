@@ -1,12 +1,14 @@
-import { isMapping, type Value, type ValueObject } from '#lib/object.ts';
+import { isMapping, type ObjectKey, type Value, type ValueObject } from '#lib/object.ts';
 import type { ApplyOptions } from '#proto/brokkr/v1/content_pb.js';
 import { fieldsOf, ownEntry } from './apply-takeover.ts';
 import type { KubeObject } from './kube/objects.ts';
 import { type FieldSet, isWhole, placeOf } from './managed-fields.ts';
-import type { PlannedObject } from './plan.ts';
 
 /** JSON pointers to the fields of an object that are left to others, from the options of its stack. */
-export function ignoredPointers({ ignore }: ApplyOptions, { group, kind, namespace, name }: PlannedObject): string[] {
+export function ignoredPointers(
+  { ignore }: Pick<ApplyOptions, 'ignore'>,
+  { group, kind, namespace, name }: Omit<ObjectKey, 'version'>,
+): string[] {
   return ignore
     .filter(
       (rule) =>

@@ -69,7 +69,7 @@ export async function dryRunOne(
 async function dryRun(sending: Sending, signal: AbortSignal): Promise<DryRun | undefined> {
   const { run, object, resource } = sending;
   try {
-    await sendDryRun(sending, signal);
+    await sendDryRun(sending, true, signal);
     return undefined;
   } catch (error) {
     if (!(error instanceof KubeError)) throw error;

@@ -3,6 +3,7 @@ import type { Engine } from './apply-engine.ts';
 import type { StackIdentity } from './apply-identity.ts';
 import type { InventoryEntry } from './inventory-codec.ts';
 import type { ErrorClass } from './kube/errors.ts';
+import type { Priority } from './kube/limiter.ts';
 import type { ObjectMeta, ObjectRef } from './kube/objects.ts';
 import type { Resource } from './kube/resource.ts';
 import type { PlannedObject } from './plan.ts';
@@ -47,7 +48,7 @@ export interface ApplyRun {
   /** The inventory before this sync. */
   readonly before: ReadonlyMap<string, InventoryEntry>;
   /** What was seen of objects that look changed, by key; undefined: the object is gone. */
-  readonly seen: ReadonlyMap<string, ObjectMeta | undefined>;
+  readonly seen: Map<string, ObjectMeta | undefined>;
   /** Groups whose definitions were applied in this sync: their paths may take a moment to be served. */
   readonly freshGroups: Set<string>;
   /** Objects whose deletion is not over, by key, with what to say of them: nothing is sent to them. */
@@ -58,6 +59,8 @@ export interface ApplyRun {
   readonly unanswered: { count: number };
   /** Ends the sync at object borders: nothing new is sent, nothing is waited for. */
   readonly stop: AbortSignal;
+  /** Of the calls: corrections let everything else go first. */
+  readonly priority: Priority;
 }
 
 /** Three tries of what is usually in flight. */
@@ -74,6 +77,10 @@ export function refOf(object: PlannedObject, resource: Resource): ObjectRef {
 }
 
 /** The live object's metadata, as the agent itself may read it. */
-export async function readMetadata({ engine }: ApplyRun, ref: ObjectRef, signal: AbortSignal): Promise<ObjectMeta | undefined> {
-  return await engine.kube.limiter.run(() => engine.kube.findMetadata(ref, signal), 'normal', signal);
+export async function readMetadata(
+  { engine, priority }: ApplyRun,
+  ref: ObjectRef,
+  signal: AbortSignal,
+): Promise<ObjectMeta | undefined> {
+  return await engine.kube.limiter.run(() => engine.kube.findMetadata(ref, signal), priority, signal);
 }

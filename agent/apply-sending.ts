@@ -80,19 +80,19 @@ export async function send(sending: Sending, signal: AbortSignal): Promise<Appli
   return await patch(sending, { body: uid === undefined ? body : withUid(body, uid), force, dryRun: false }, signal);
 }
 
-/** Asks what the server would say, whoever owns what; nothing changes. */
-export async function sendDryRun(sending: Sending, signal: AbortSignal): Promise<Applied> {
-  return await patch(sending, { body: await bodyOf(sending, signal), force: true, dryRun: true }, signal);
+/** Asks what the server would say; nothing changes. With `force`, whoever owns what. */
+export async function sendDryRun(sending: Sending, force: boolean, signal: AbortSignal): Promise<Applied> {
+  return await patch(sending, { body: await bodyOf(sending, signal), force, dryRun: true }, signal);
 }
 
 function patch(
-  { run: { engine, identity, options }, object, resource }: Sending,
+  { run: { engine, identity, options, priority }, object, resource }: Sending,
   how: { readonly body: string; readonly force: boolean; readonly dryRun: boolean },
   signal: AbortSignal,
 ): Promise<Applied> {
   const { fieldManager } = identity;
   const request = { ...refOf(object, resource), ...how, fieldManager, impersonate: impersonation(options) };
-  return engine.kube.limiter.run(() => engine.kube.apply(request, signal), 'normal', signal);
+  return engine.kube.limiter.run(() => engine.kube.apply(request, signal), priority, signal);
 }
 
 async function bodyOf({ run, object, resource, exists, yielded }: Sending, signal: AbortSignal): Promise<string> {
@@ -101,7 +101,7 @@ async function bodyOf({ run, object, resource, exists, yielded }: Sending, signa
   const desired = parseBody(object.json);
   if (pointers.length > 0) {
     const { kube } = run.engine;
-    const live = await kube.limiter.run(() => kube.find(refOf(object, resource), signal), 'normal', signal);
+    const live = await kube.limiter.run(() => kube.find(refOf(object, resource), signal), run.priority, signal);
     if (live) leaveIgnored(desired, pointers, live, run.identity.fieldManager);
   }
   for (const path of yielded) removeAt(desired, path);

@@ -85,7 +85,7 @@ export async function moveVersions(
 }
 
 async function rewrite(
-  { engine, identity, options }: ApplyRun,
+  { engine, identity, options, priority }: ApplyRun,
   ref: ObjectRef,
   live: ObjectMeta,
   entries: readonly ManagedFieldsEntry[],
@@ -97,7 +97,7 @@ async function rewrite(
   ] as const;
   const request = { ...ref, operations, fieldManager: identity.fieldManager, impersonate: impersonation(options) };
   try {
-    return await engine.kube.limiter.run(() => engine.kube.patchJson(request, signal), 'normal', signal);
+    return await engine.kube.limiter.run(() => engine.kube.patchJson(request, signal), priority, signal);
   } catch (error) {
     // A failed test of a JSON patch is a 422 like any other.
     if (classify(error) === 'race' || (error instanceof KubeError && error.status === 422)) return undefined;

@@ -102,6 +102,13 @@ export const AGENT_SETTINGS = defineConfig(
       min: 1_000,
       meaning: 'time between two reports of the health of everything; changes are reported at once',
     },
+    'agent.verify_interval': {
+      type: 'duration',
+      default: '24h',
+      min: 600_000,
+      max: 604_800_000,
+      meaning: 'time in which every object is verified once against the cluster, spread evenly over it',
+    },
     'agent.concurrency': { type: 'int', default: 4, min: 1, max: 32, unit: 'stacks', meaning: 'stacks worked on at a time' },
     'agent.generator_ids': {
       type: 'list',

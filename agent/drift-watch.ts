@@ -1,3 +1,4 @@
+import { errorText } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { keyString } from '#lib/object.ts';
 import type { Task } from '#lib/run.ts';
@@ -20,6 +21,8 @@ export interface WatchObserver {
   left(key: string): void;
   /** Every object of a kind (in a namespace, when one is given) was told; what is not among `keys` is not there. */
   listed(kind: WatchedKind, namespace: string | undefined, keys: ReadonlySet<string>): void;
+  /** What cannot be seen changed. */
+  blinded(): void;
 }
 
 /** A kind in use. */
@@ -49,6 +52,8 @@ export class ObjectWatch implements Task {
   readonly #running = new Map<string, { readonly stop: AbortController; readonly done: Promise<void> }>();
   /** Kinds the agent may not watch cluster-wide. */
   readonly #confined = new Set<string>();
+  /** Watches that do not work now, in words, by key as `#running`. */
+  readonly #unseen = new Map<string, string>();
   readonly #wakeup = new Wakeup();
 
   constructor({ kube, log }: { readonly kube: Kube; readonly log: Logger }, observer: WatchObserver) {
@@ -75,6 +80,20 @@ export class ObjectWatch implements Task {
     if (kinds.size > 0) this.#uses.set(stackId, kinds);
     else this.#uses.delete(stackId);
     this.#wakeup.wake();
+  }
+
+  /** What cannot be watched now, in words. */
+  get unseen(): readonly string[] {
+    return [...this.#unseen.values()].sort();
+  }
+
+  /** What of a stack cannot be watched now, in words. */
+  unseenBy(stackId: string): readonly string[] {
+    const keys = [...(this.#uses.get(stackId) ?? [])].flatMap(([key, { namespaces }]) => [
+      `${key}/`,
+      ...[...namespaces].map((namespace) => `${key}/${namespace}`),
+    ]);
+    return [...new Set(keys)].flatMap((key) => this.#unseen.get(key) ?? []).sort();
   }
 
   async run(signal: AbortSignal): Promise<void> {
@@ -112,6 +131,7 @@ export class ObjectWatch implements Task {
       if (wanted.has(key)) continue;
       stop.abort(new Error('no longer watched'));
       this.#running.delete(key);
+      this.#see(key);
     }
     for (const [key, { kind, namespace, ruled }] of wanted) {
       if (this.#running.has(key)) continue;
@@ -171,12 +191,29 @@ export class ObjectWatch implements Task {
         if (namespace === undefined && kind.namespaced && classify(event.error) === 'permission') {
           this.#confined.add(`${kind.group}/${kind.kind}`);
           this.#wakeup.wake();
-        } else this.#log.warn({ kind: kind.kind, namespace, error: event.error }, 'objects cannot be watched');
+        } else this.#blind(kind, namespace, event.error);
         return;
       case 'recovered':
+        this.#see(watchKey(kind, namespace));
         return;
     }
   }
+
+  #blind(kind: WatchedKind, namespace: string | undefined, error: unknown): void {
+    this.#log.warn({ kind: kind.kind, namespace, error }, 'objects cannot be watched');
+    const place = namespace === undefined ? '' : ` in ${namespace}`;
+    this.#unseen.set(watchKey(kind, namespace), `${kind.plural}${place}: ${errorText(error)}`);
+    this.#observer.blinded();
+  }
+
+  #see(key: string): void {
+    if (this.#unseen.delete(key)) this.#observer.blinded();
+  }
+}
+
+/** Names a watch. */
+function watchKey({ group, kind }: WatchedKind, namespace: string | undefined): string {
+  return `${group}/${kind}/${namespace ?? ''}`;
 }
 
 function keyOf(

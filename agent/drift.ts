@@ -1,19 +1,18 @@
 import { createHash } from 'node:crypto';
 import { OWNER_ANNOTATION, STACK_LABEL, type StackIdentity } from './apply-identity.ts';
+import { ownEntry } from './apply-takeover.ts';
 import type { Fingerprint, InventoryEntry } from './inventory-codec.ts';
 import type { ObjectMeta } from './kube/objects.ts';
 
 /**
  * What an observation of an object says. `same`: nothing of ours changed, or it is older than our last write; `check`: its generation
- * moved though our fields are still ours (a scale, or somebody else's field): applying again tells; `drifted`: our state was changed.
+ * moved though our fields are still ours (somebody else's field, as a rule): a dry-run tells; `drifted`: our state was changed.
  */
 export type Verdict = 'same' | 'check' | 'drifted';
 
 /** Fingerprint of an object as our field manager left it. */
 export function fingerprint(metadata: ObjectMeta, fieldManager: string): Fingerprint {
-  const ours = metadata.managedFields?.find(
-    (entry) => entry.manager === fieldManager && entry.operation === 'Apply' && !entry.subresource,
-  );
+  const ours = ownEntry(metadata, fieldManager);
   return {
     resourceVersion: metadata.resourceVersion,
     generation: metadata.generation ?? 0,
@@ -27,18 +26,39 @@ export function fingerprint(metadata: ObjectMeta, fieldManager: string): Fingerp
   };
 }
 
-/** Judges what a watch told about an object of the inventory, from metadata alone (status updates move none of it). */
-export function judge(entry: InventoryEntry, metadata: ObjectMeta, identity: StackIdentity): Verdict {
-  const { print } = entry;
-  if (!print || entry.state !== 'applied') return 'same'; // not settled: the next sync applies it anyway
-  if (metadata.deletionTimestamp !== undefined) return 'same'; // the event of its end will come
-  if (isOlder(metadata.resourceVersion, print.resourceVersion)) return 'same';
-  if (metadata.uid !== entry.uid) return 'drifted';
-  const now = fingerprint(metadata, identity.fieldManager);
-  if (now.fields !== print.fields || now.time !== print.time) return 'drifted';
-  if (metadata.labels?.[STACK_LABEL] !== identity.short || metadata.annotations?.[OWNER_ANNOTATION] !== identity.owner)
-    return 'drifted';
-  return now.generation === print.generation ? 'same' : 'check';
+/** What is remembered of an object that was seen: enough to judge it, without its content. */
+export interface Sighting {
+  readonly uid: string;
+  readonly print: Fingerprint;
+  /** Whether it carries the label and the owner of the stack. */
+  readonly marked: boolean;
+  /** Whether it is being deleted. */
+  readonly leaving: boolean;
+}
+
+/** What metadata says about an object, as far as `judge` wants to know (status updates move none of it). */
+export function sight(metadata: ObjectMeta, { fieldManager, short, owner }: StackIdentity): Sighting {
+  return {
+    uid: metadata.uid,
+    print: fingerprint(metadata, fieldManager),
+    marked: metadata.labels?.[STACK_LABEL] === short && metadata.annotations?.[OWNER_ANNOTATION] === owner,
+    leaving: metadata.deletionTimestamp !== undefined,
+  };
+}
+
+/** Judges what was seen of an object of the inventory. */
+export function judge({ print, uid, state }: InventoryEntry, seen: Sighting): Verdict {
+  if (!print || state !== 'applied') return 'same'; // not settled: the next sync applies it anyway
+  if (seen.leaving) return 'same'; // the event of its end will come
+  if (isOlder(seen.print.resourceVersion, print.resourceVersion)) return 'same';
+  if (seen.uid !== uid || !seen.marked) return 'drifted';
+  if (seen.print.fields !== print.fields || seen.print.time !== print.time) return 'drifted';
+  return seen.print.generation === print.generation ? 'same' : 'check';
+}
+
+/** Whether two fingerprints say the same of what is ours, whatever else was written meanwhile. */
+export function samePrint(a: Fingerprint, b: Fingerprint): boolean {
+  return a.fields === b.fields && a.time === b.time && a.generation === b.generation;
 }
 
 /** Whether a version is not newer than one we know. Versions of one kind compare as numbers (KEP-5504). */

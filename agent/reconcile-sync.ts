@@ -4,12 +4,16 @@ import { type ObjectStatus, Phase } from '#proto/brokkr/v1/content_pb.js';
 import { applyAll, type Outcomes, type WaveGate } from './apply.ts';
 import { failureClass, type Prepared, prepareStack, type WantedKind } from './apply-content.ts';
 import type { Engine } from './apply-engine.ts';
+import { statusText } from './apply-report.ts';
 import type { ApplyRun, Failure } from './apply-run.ts';
+import { correctionsOf, untold } from './drift-corrections.ts';
+import type { Correction } from './drift-records.ts';
+import { takeAdditions } from './drift-strict.ts';
+import type { Suspect } from './drift-suspects.ts';
 import { keepFinished } from './finished-jobs.ts';
 import type { Inventory } from './inventory.ts';
 import type { Head, InventoryEntry } from './inventory-codec.ts';
 import type { ErrorClass } from './kube/errors.ts';
-import type { ObjectMeta } from './kube/objects.ts';
 import type { Plan, PlannedObject } from './plan.ts';
 import { preflight } from './preflight.ts';
 import { keptStatus } from './prune.ts';
@@ -31,7 +35,7 @@ export type SyncEnd =
       readonly kind: 'applied';
       readonly again: 'now' | RemoveAgain;
       readonly kept: readonly ObjectStatus[];
-      readonly corrected: readonly string[];
+      readonly corrections: readonly Correction[];
     }
   /** Nothing was written: kinds are missing or the content is invalid. */
   | {
@@ -59,8 +63,8 @@ export interface SyncInput {
   readonly because: string;
   /** What the head also says once the target is applied. */
   readonly proof: (target: StackTarget) => Partial<Head>;
-  /** Objects to apply again though their content did not change, with what was seen of them; undefined when they are gone. */
-  readonly suspects: ReadonlyMap<string, ObjectMeta | undefined>;
+  /** Objects to apply again though their content did not change, as they were found. */
+  readonly suspects: ReadonlyMap<string, Suspect>;
   readonly stop: AbortSignal;
   readonly phase: (phase: Phase) => void;
   readonly healthy: WaveGateInput['healthy'];
@@ -92,7 +96,7 @@ export async function syncStack(input: SyncInput, signal: AbortSignal): Promise<
     const message = `the stack is empty and would delete ${plan.removals.length} objects; publish it with allow_empty if that is meant`;
     return refuse(input, attempt, { message, objects: [], missing: [] }, signal);
   }
-  input.phase(Phase.VALIDATED);
+  if (type !== 'DRIFT') input.phase(Phase.VALIDATED);
   return execute(input, attempt, plan, signal);
 }
 
@@ -117,7 +121,8 @@ async function execute(input: SyncInput, attempt: Attempt, plan: Plan, signal: A
   if (stop.aborted) return { kind: 'stopped' };
   if (refusals.length > 0) return refuseDryRun(input, attempt, refusals, signal);
   await recordIntent(input, attempt, plan, judged.open, terminating, signal);
-  input.phase(Phase.APPLYING);
+  if (fresh) input.phase(Phase.APPLYING);
+  await takeAdditions(run, input.suspects, signal);
   for (const [key, outcome] of await applyAll(run, plan.changes, waveGate(input, attempt, plan), signal)) {
     done.outcomes.set(key, outcome);
   }
@@ -150,9 +155,11 @@ async function finish(
   fresh: boolean,
   signal: AbortSignal,
 ): Promise<SyncEnd> {
-  const { engine, inventory, target } = input;
-  const failures = [...outcomes.values()].filter((outcome) => outcome.kind === 'failed');
-  const unsent = [...outcomes.values()].filter(({ kind }) => kind === 'skipped').length;
+  const { engine, inventory, target, suspects } = input;
+  const open = inventory.head.attempt;
+  const ends = [...outcomes.values()];
+  const failures = ends.filter((outcome) => outcome.kind === 'failed');
+  const unsent = ends.filter(({ kind }) => kind === 'skipped').length;
   const kept = [...removed.values()].filter((removal) => removal.kind === 'kept');
   for (const entry of plan.removals) {
     const key = keyString(entry);
@@ -161,34 +168,35 @@ async function finish(
   }
   const counts = count(outcomes, removed, plan);
   const success = failures.length === 0 && unsent === 0;
-  const objects = [...failures.map(({ status }) => status), ...notable(outcomes, removed), ...notes];
+  const corrections = correctionsOf(inventory, target.options, suspects, plan.changes, outcomes, engine.clock.now());
+  const told = [...failures, ...corrections].map(({ status }) => status);
+  const objects = [...told, ...notable(untold(outcomes, corrections), removed), ...notes];
   const message = success ? successText(counts, target) : failureMessage(failures, unsent);
-  const corrected = [...outcomes].filter(([, o]) => o.kind === 'applied' && o.result !== 'unchanged').map(([key]) => key);
-  const worked = corrected.length > 0 || [...removed].some(([entry, removal]) => isNews(entry, removal));
-  if (fresh || !success || worked) {
-    const eventType =
-      attempt.type === 'DRIFT' && worked && plan.removals.length > 0 && corrected.length === 0 ? 'PRUNE' : attempt.type;
-    await endAttempt(engine, inventory, attempt, {
-      eventType,
-      success,
-      message: eventText(input, attempt, message),
-      objects,
-      counts,
-    });
-  }
+  const [first] = corrections;
+  const written = [...outcomes].filter(([, o]) => o.kind === 'applied' && o.result !== 'unchanged').map(([key]) => key);
+  const corrected = first !== undefined || written.some((key) => !suspects.has(key));
+  const worked = corrected || [...removed].some(([entry, removal]) => isNews(entry, removal));
   const origin = engine.origin(target.incarnation);
   const isFirst = inventory.head.origin !== origin;
-  inventory.head = {
-    ...inventory.head,
-    attempt: undefined,
-    ...(success && { appliedGeneration: target.generation, origin, ...input.proof(target) }),
-  };
-  await inventory.save(signal);
-  if (success) {
-    const statuses = kept.map(({ status }) => status);
-    const isOver = isFirst && !inventory.head.partial && kept.length > 0;
-    return { kind: 'applied', again: isOver ? 'now' : removeAgain(kept), kept: statuses, corrected };
+  const isOver = isFirst && !inventory.head.partial && kept.length > 0;
+  const statuses = kept.map(({ status }) => status);
+  const applied: SyncEnd = { kind: 'applied', again: isOver ? 'now' : removeAgain(kept), kept: statuses, corrections };
+  if (fresh || !success || worked) {
+    const eventType = attempt.type === 'DRIFT' && worked && plan.removals.length > 0 && !corrected ? 'PRUNE' : attempt.type;
+    const text = eventText(input, attempt, first && success ? `${message}; ${statusText(first.status)}` : message);
+    await endAttempt(engine, inventory, attempt, { eventType, success, message: text, objects, counts });
+  } else if (
+    written.length === 0 &&
+    open === undefined &&
+    !isFirst &&
+    plan.changes.every((object) => suspects.has(keyString(object)))
+  ) {
+    return applied; // suspects that were as they should be: what is stored stays true
   }
+  const reached = success && { appliedGeneration: target.generation, origin, ...input.proof(target) };
+  inventory.head = { ...inventory.head, attempt: undefined, ...reached };
+  await inventory.save(signal);
+  if (success) return applied;
   return { kind: 'failed', class: unsent > 0 ? 'transient' : soonest(failures), message, objects };
 }
 
@@ -202,12 +210,13 @@ function applyRun(
     identity: inventory.identity,
     options: target.options,
     before,
-    seen: suspects,
+    seen: new Map([...suspects].map(([key, { live }]) => [key, live?.metadata])),
     terminating,
     freshGroups: new Set(),
     unanswered: { count: 0 },
     onApplied: (entry) => inventory.entries.set(keyString(entry), keepFinished(entry, before.get(keyString(entry)))),
     stop,
+    priority: isSettled(inventory, target) ? 'low' : 'normal',
   };
 }
 

@@ -5,7 +5,7 @@ import { runTasks, type Task } from '#lib/run.ts';
 import { Wakeup } from '#lib/signal.ts';
 import type { YamlPool } from '#lib/yaml-pool.ts';
 import type { StackStatus } from '#proto/brokkr/v1/sync_pb.js';
-import type { Engine, OwnedKey, StackRef } from './apply-engine.ts';
+import type { Engine, OwnedKey, StackRef, VerifyCounts } from './apply-engine.ts';
 import { MANAGER_PREFIX, STACK_LABEL } from './apply-identity.ts';
 import { ObjectWatch, type WatchedKind } from './drift-watch.ts';
 import { HealthReporter } from './health.ts';
@@ -57,11 +57,14 @@ export interface ReconcilerOptions {
   readonly kindRecheckMs?: number;
   /** How long the end of an object that is to be created anew is waited for, in milliseconds; 60 s unless given. */
   readonly recreateWaitMs?: number;
+  /** Every object is verified once in this time, in milliseconds, at most 7 days; 24 h unless given. */
+  readonly verifyIntervalMs?: number;
 }
 
 const CONCURRENCY = 16;
 const KIND_RECHECK_MS = 15_000;
 const RECREATE_WAIT_MS = 60_000;
+const VERIFY_INTERVAL_MS = 24 * 3_600_000;
 /** Slots of the limiter that one stack alone leaves to others. */
 const SPARE_CALLS = 2;
 
@@ -91,12 +94,14 @@ export class Reconciler implements Task {
   constructor(deps: ReconcilerDeps, options: ReconcilerOptions) {
     const { agentId, namespace, defaultNamespace, credential = '', concurrency = CONCURRENCY } = options;
     const { kindRecheckMs = KIND_RECHECK_MS, recreateWaitMs = RECREATE_WAIT_MS } = options;
+    const { verifyIntervalMs = VERIFY_INTERVAL_MS } = options;
     this.#place = { kube: deps.kube, log: deps.log, agentId, namespace, writer: deps.newId() };
     this.#slots = new Slots(concurrency);
     const marked = new MarkedObjectSearch(deps);
     this.#engine = {
       ...deps,
-      ...{ agentId, namespace, defaultNamespace, kindRecheckMs, recreateWaitMs },
+      ...{ agentId, namespace, defaultNamespace, kindRecheckMs, recreateWaitMs, verifyIntervalMs },
+      verification: { verified: 0, skipped: 0 },
       needTarget: (stackId) => deps.needTarget?.(stackId),
       rules: () => deps.rules?.(),
       deletionsHeld: () => this.#deletionsHeld,
@@ -112,6 +117,9 @@ export class Reconciler implements Task {
       seen: (kind, key, object) => this.#seen(kind, key, object),
       left: (key) => this.#left(key),
       listed: (kind, name, keys) => this.#listed(kind, name, keys),
+      blinded: () => {
+        for (const worker of this.#workers.values()) worker.unseen(this.#watch.unseenBy(worker.stackId));
+      },
     });
     this.#health = new HealthReporter(deps);
     this.#states = new HealthWatch(deps, ({ stackId }) => {
@@ -171,6 +179,23 @@ export class Reconciler implements Task {
   /** Time between two health reports of everything, in milliseconds; 60 s unless set. */
   set healthIntervalMs(ms: number) {
     this.#health.intervalMs = ms;
+  }
+
+  /** Looks at every object of a stack anew, whatever is known of it, at low priority. */
+  verify(stackId: string): void {
+    const worker = this.#workers.get(stackId);
+    worker?.suspects.verify();
+    worker?.wake();
+  }
+
+  /** What came of verifying objects since the start. */
+  get verification(): Readonly<VerifyCounts> {
+    return this.#engine.verification;
+  }
+
+  /** Kinds in use that cannot be watched now, in words. */
+  get unseen(): readonly string[] {
+    return this.#watch.unseen;
   }
 
   /** State of every stack. */

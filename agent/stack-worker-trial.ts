@@ -1,6 +1,6 @@
 import { clone } from '@bufbuild/protobuf';
 import { errorText } from '#lib/errors.ts';
-import { ApplyOptionsSchema, Health, type ObjectStatus } from '#proto/brokkr/v1/content_pb.js';
+import { type ApplyOptions, ApplyOptionsSchema, Health, type ObjectStatus } from '#proto/brokkr/v1/content_pb.js';
 import type { Engine } from './apply-engine.ts';
 import { statusText } from './apply-report.ts';
 import { asGood, failureOf, isGivenUp, isOnTrial, isReceived } from './good-generation.ts';
@@ -85,7 +85,7 @@ export class Trial {
     const { goal } = input;
     const { head } = this.#inventory;
     const back = !goal.options.paused && isGivenUp(head, goal);
-    const target = back ? await this.#fallback(goal, signal) : goal;
+    const target = await this.wanted(goal, signal);
     const proof = (applied: StackTarget) =>
       applied === this.#target && this.#health().health === Health.HEALTHY ? asGood(applied) : {};
     const end = await syncStack({ ...input, target, because: back ? failureOf(head) : '', proof }, signal);
@@ -133,6 +133,17 @@ export class Trial {
     const applied = head.appliedGeneration === target.generation;
     const message = `not ${applied ? 'healthy' : 'applied'} within ${deadlineMs(target) / 1000} s${this.#unready()}`;
     return (await this.#giveUp(message, signal)) ? 'given_up' : 'pending';
+  }
+
+  /** What has to be applied: the goal, or the good generation in its place. Throws a `ContentUnavailableError`. */
+  async wanted(goal: StackTarget, signal: AbortSignal): Promise<StackTarget> {
+    return !goal.options.paused && isGivenUp(this.#inventory.head, goal) ? await this.#fallback(goal, signal) : goal;
+  }
+
+  /** How it has to be applied; undefined without a target. */
+  get options(): ApplyOptions | undefined {
+    const { head } = this.#inventory;
+    return this.#target && isGivenUp(head, this.#target) ? head.good?.options : this.#target?.options;
   }
 
   /** The good generation, as a target in place of `goal`. Throws a `ContentUnavailableError`. */

@@ -21,6 +21,8 @@ export class StackView {
   #phase: Phase;
   #message = '';
   #objects: readonly ObjectStatus[] = [];
+  #drifted: readonly ObjectStatus[] = [];
+  #unseen = '';
   #count: HealthCount | undefined;
   /** The target in work: received, though perhaps not stored yet. */
   #target: Pick<StackTarget, 'generation' | 'manifestDigest'> | undefined;
@@ -51,8 +53,8 @@ export class StackView {
       goodGeneration: head.good?.generation ?? 0n,
       phase: this.#phase,
       health: count?.health ?? Health.UNSPECIFIED,
-      message: this.#message.slice(0, MAX_MESSAGE),
-      objects: [...objects, ...terminating, ...(count?.objects ?? [])].slice(0, MAX_OBJECTS),
+      message: [this.#message, this.#unseen].filter(Boolean).join('; ').slice(0, MAX_MESSAGE),
+      objects: [...objects, ...terminating, ...this.#drifted, ...(count?.objects ?? [])].slice(0, MAX_OBJECTS),
       objectsTotal: count?.objectsTotal ?? entries.size,
       objectsReady: count?.objectsReady ?? 0,
       awaitingApproval: awaitingApproval(this.#objects),
@@ -86,6 +88,20 @@ export class StackView {
     const because = failureOf(this.#inventory.head);
     if (because === '') this.show(phase, message, objects);
     else this.show(Phase.FAILED, `${because}; going back failed: ${message}`, objects);
+  }
+
+  /** Objects that differ from what is wanted and are left so. Sent when it is another array. */
+  set drifted(drifted: readonly ObjectStatus[]) {
+    if (drifted === this.#drifted) return;
+    this.#drifted = drifted;
+    this.tell();
+  }
+
+  /** What of the stack cannot be seen, in words. Sent when it changed. */
+  set unseen(text: string) {
+    if (text === this.#unseen) return;
+    this.#unseen = text;
+    this.tell();
   }
 
   /** What the objects are like. Not sent by itself. */

@@ -4,7 +4,7 @@ import { Wakeup } from '#lib/signal.ts';
 import { type ApplyOptions, type ObjectStatus, Phase } from '#proto/brokkr/v1/content_pb.js';
 import type { StackStatus } from '#proto/brokkr/v1/sync_pb.js';
 import type { Engine, OwnedKey } from './apply-engine.ts';
-import { Suspects } from './drift-suspects.ts';
+import { type Suspect, Suspects } from './drift-suspects.ts';
 import { FinishedJobs } from './finished-jobs.ts';
 import { manifestHas } from './handover.ts';
 import { countHealth, type HealthCount, type HealthSubject } from './health.ts';
@@ -13,7 +13,6 @@ import type { Inventory } from './inventory.ts';
 import { InventoryTakenError } from './inventory-maps.ts';
 import { rebuildInventory } from './inventory-rebuild.ts';
 import { classify, type ErrorClass } from './kube/errors.ts';
-import type { ObjectMeta } from './kube/objects.ts';
 import { leaveStack } from './reconcile-leave.ts';
 import { type HealthWait, SeenHealth } from './seen-health.ts';
 import type { WorkerEvents } from './stack-worker-events.ts';
@@ -89,9 +88,10 @@ export class StackWorker implements HealthSubject, WatchedStack {
     return this.#goal.kind === 'target' ? this.#goal.target.options : undefined;
   }
 
-  /** Whether drift is corrected now. */
-  get #corrects(): boolean {
-    return this.#goal.kind === 'target' && !this.#goal.target.options.paused;
+  /** Monotonic time at which something that may have drifted is to be dealt with; never while the stack is paused or leaving. */
+  get #suspectsAt(): number {
+    const options = this.#goal.kind === 'target' && !this.#goal.target.options.paused ? this.#trial.options : undefined;
+    return options ? this.suspects.dueAt(options) : Number.POSITIVE_INFINITY;
   }
 
   /** Whether the server has to serve more kinds before the stack can go on. */
@@ -110,6 +110,7 @@ export class StackWorker implements HealthSubject, WatchedStack {
     if (verdict === 'same') this.#view.tell();
     if (verdict !== 'take') return;
     this.#goal = { kind: 'target', target };
+    this.suspects.reconsider();
     this.#view.target = target;
     this.#trial.begin(target);
     if (!target.options.paused && this.#trial.settled && !this.inventory.inDoubt) {
@@ -201,6 +202,11 @@ export class StackWorker implements HealthSubject, WatchedStack {
     this.#soon();
   }
 
+  /** What of the stack cannot be seen, in words. */
+  unseen(what: readonly string[]): void {
+    this.#view.unseen = what.length === 0 ? '' : `cannot see ${what.join(', ')}`;
+  }
+
   count(): HealthCount | undefined {
     if (this.inventory.head.appliedGeneration === 0n || this.#goal.kind === 'tombstone') return undefined;
     return this.#counted;
@@ -233,15 +239,12 @@ export class StackWorker implements HealthSubject, WatchedStack {
   }
 
   async #wait(signal: AbortSignal): Promise<void> {
-    const { clock } = this.#engine;
     const next = this.#next?.at ?? Number.POSITIVE_INFINITY;
-    const at = Math.min(next, this.suspects.dueAt(this.#corrects), this.terminating.dueAt, this.#trial.dueAt);
-    if (this.#suspended !== undefined || at === Number.POSITIVE_INFINITY) {
-      await this.#wakeup.wait(signal);
-      return;
-    }
-    if (at <= clock.monotonic()) return;
-    await this.#wakeup.waitAtMost(at - clock.monotonic(), clock, signal);
+    const { clock } = this.#engine;
+    const at = Math.min(next, this.#suspectsAt, this.suspects.verifyAt, this.terminating.dueAt, this.#trial.dueAt);
+    if (this.#suspended !== undefined || at === Number.POSITIVE_INFINITY) return await this.#wakeup.wait(signal);
+    const ms = at - clock.monotonic();
+    if (ms > 0) await this.#wakeup.waitAtMost(ms, clock, signal);
   }
 
   /** One piece of work, if any is due. True when the stack has left. */
@@ -257,9 +260,10 @@ export class StackWorker implements HealthSubject, WatchedStack {
       }
     }
     const goal = this.#goal;
+    if (this.suspects.verifyDue() && goal.kind === 'none') this.#ask();
     if (goal.kind === 'none' && this.terminating.dueAt === Number.POSITIVE_INFINITY) return false;
     const job = new AbortController();
-    let suspects: ReadonlyMap<string, ObjectMeta | undefined> = new Map();
+    let suspects: ReadonlyMap<string, Suspect> = new Map();
     this.#job = job;
     try {
       if (await this.terminating.settle(signal)) this.#ended();
@@ -268,7 +272,8 @@ export class StackWorker implements HealthSubject, WatchedStack {
       const verdict = await this.#trial.review(signal);
       if (verdict === 'good') this.#view.tell();
       if (verdict === 'given_up') return this.#goBack();
-      if (this.#corrects) suspects = await this.suspects.take(signal);
+      // A new generation goes first: looking at what it may change anyway would hold it up.
+      if (!(due && this.#dirty) || this.#trial.settled) suspects = await this.#takeSuspects(goal.target, signal);
       if ((due && this.#dirty) || suspects.size > 0) {
         this.#next = undefined;
         const input = { engine: this.#engine, inventory: this.inventory, goal: goal.target, suspects, stop: job.signal };
@@ -284,6 +289,7 @@ export class StackWorker implements HealthSubject, WatchedStack {
       this.#putBack(suspects);
     } finally {
       this.#job = undefined;
+      this.#view.drifted = this.suspects.drifted;
       if (!this.#left) this.#events.changed();
     }
     return false;
@@ -298,20 +304,28 @@ export class StackWorker implements HealthSubject, WatchedStack {
     );
   }
 
-  #putBack(suspects: ReadonlyMap<string, ObjectMeta | undefined>): void {
+  async #takeSuspects(goal: StackTarget, signal: AbortSignal): Promise<ReadonlyMap<string, Suspect>> {
+    if (this.#suspectsAt > this.#engine.clock.monotonic()) return new Map();
+    return await this.suspects.take(await this.#trial.wanted(goal, signal), signal);
+  }
+
+  #putBack(suspects: ReadonlyMap<string, Suspect>): void {
     this.suspects.putBack(suspects, this.#next?.at);
   }
 
   #finished(end: TrialEnd, stopped: boolean): void {
     switch (end.kind) {
-      case 'applied':
-        this.suspects.corrected(end.corrected);
+      case 'applied': {
+        this.suspects.corrected(end.corrections);
         this.#failures = 0;
+        if (!this.#dirty && end.again === undefined && end.corrections.length === 0) return; // looked at and found as it should be
         this.#view.count = this.count();
         this.#dirty = end.again !== undefined || stopped;
         if (end.again !== undefined) this.#keepTrying(end.again);
-        this.#view.applied(end.kept.length > 0 ? `${end.kept.length} objects are kept` : '', end.kept);
+        const statuses = [...end.kept, ...end.corrections.map(({ status }) => status)];
+        this.#view.applied(end.kept.length > 0 ? `${end.kept.length} objects are kept` : '', statuses);
         return;
+      }
       case 'refused':
         this.#failures += 1;
         if (end.missing.length > 0) this.#again(this.#engine.kindRecheckMs, { kinds: end.missing });

@@ -4,6 +4,7 @@ import { Health, Phase } from '#proto/brokkr/v1/content_pb.js';
 import type { ClusterFacts } from './facts.ts';
 import type { HealthView } from './http.ts';
 import type { Outbox } from './outbox.ts';
+import type { Reconciler } from './reconcile.ts';
 import type { Reports } from './reports.ts';
 import type { EnvironmentRules } from './rules.ts';
 import type { LinkState, Supervisor } from './supervisor.ts';
@@ -18,6 +19,7 @@ export interface RunningParts {
   readonly reports: Reports;
   readonly outbox: Outbox;
   readonly rules: EnvironmentRules;
+  readonly engine: Pick<Reconciler, 'unseen' | 'verification'>;
   readonly agentId: string;
   readonly namespace: string;
 }
@@ -81,7 +83,7 @@ export class AgentView implements HealthView {
     if (this.#leader !== undefined) return { status: 'standby', problems: [], leader: this.#leader };
     const problems = this.problems();
     if (!this.#parts) return { status: 'starting', problems };
-    const { supervisor, facts, reports, outbox, agentId, namespace } = this.#parts;
+    const { supervisor, facts, reports, outbox, engine, agentId, namespace } = this.#parts;
     const stacks = [...reports.states.values()].map((stack) => ({
       id: stack.stackId,
       phase: Phase[stack.phase].toLowerCase(),
@@ -102,6 +104,8 @@ export class AgentView implements HealthView {
       session: sessionOf(supervisor.state),
       kubernetes: facts.seen ? { reachable: facts.seen.reachable, latency_ms: Math.round(facts.seen.latencyMs) } : null,
       pending_events: outbox.pending,
+      cannot_see: engine.unseen,
+      verification: engine.verification,
       stacks,
     };
   }

@@ -13,6 +13,7 @@ import type { Marks } from './object-marks.ts';
 import { objectNeeds } from './object-needs.ts';
 import type { ReportRule, Rules } from './rules.ts';
 import { type SchemaFile, SchemaSet } from './schema-check.ts';
+import { withEncodedData } from './secret-data.ts';
 import { HARD_LIMITS } from './yaml.ts';
 import { type ReadObject, readObjects, refuseDuplicates, type SourceText } from './yaml-content.ts';
 import { type Problem, ProblemList } from './yaml-problems.ts';
@@ -92,7 +93,8 @@ export function prepare(input: PrepareInput, judge?: JudgeObjects): PrepareResul
     });
     const { key, scope, digest, wave, marks } = object;
     const needs = [...objectNeeds(key, object.object, definitions).intersection(present)];
-    objects.push({ key, scope, digest, wave, marks, needs, json: objectBody(stamped(object.object, input.stamp)) });
+    const sent = stamped(withEncodedData(object.object), input.stamp);
+    objects.push({ key, scope, digest, wave, marks, needs, json: objectBody(sent) });
   }
   if (judge && input.local) {
     judge(input.local.rules, input.local.stackName, resolved, (object, rule, path, message) => {

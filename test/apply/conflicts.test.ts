@@ -105,7 +105,7 @@ describe('a field that another manager applies', () => {
     await rig.patchAs(ours, path, { data: { key: 'changed' } });
     await rig.broker.until('corrected', () => rig.corrections(target).length === 1);
     expect((await rig.get(path)).data).toEqual({ key: 'a' });
-    expect(rig.corrections(target)[0]?.objects).toMatchObject([{ reason: 'forced', managers: [ours] }]);
+    expect(rig.corrections(target)[0]?.objects).toMatchObject([{ reason: 'changed', managers: [ours] }]);
   });
 
   it('T12 is taken over with all that the manager owns when people apply with it', async () => {
@@ -153,7 +153,7 @@ describe('replicas that a controller sets through the scale subresource', () => 
     await rig.broker.until('corrected', () => rig.corrections(target).length === 1);
     expect((await rig.get(path)).spec.replicas).toBe(2);
     expect(rig.corrections(target)[0]?.objects).toMatchObject([
-      { reason: 'forced', managers: ['horizontal-pod-autoscaler'], message: expect.stringContaining('.spec.replicas') },
+      { reason: 'changed', managers: ['horizontal-pod-autoscaler'], message: expect.stringContaining('.spec.replicas') },
     ]);
   });
 });
