@@ -15,7 +15,8 @@ export interface IntentInput {
 
 /**
  * Marks and stores what is about to be written, so that a crash leaks nothing and nothing half-written counts as applied. `terminating` are
- * keys of objects that wait for the end of their deletion. Costs nothing where only what is in the inventory is applied again.
+ * keys of objects that wait for the end of their deletion. Written before every sync, also one that only corrects: the version it is written
+ * at tells a process that was cut off that another one has taken over.
  */
 export async function recordIntent(
   { inventory, suspects, target }: IntentInput,
@@ -25,7 +26,6 @@ export async function recordIntent(
   terminating: { has(key: string): boolean },
   signal: AbortSignal,
 ): Promise<void> {
-  let isStored = removals.every(({ state }) => state === 'deleting') && inventory.head.impersonate === target.options.impersonate;
   for (const entry of removals) {
     if (entry.state !== 'deleting') inventory.entries.set(keyString(entry), { ...entry, digest: '', state: 'pending' });
   }
@@ -35,9 +35,7 @@ export async function recordIntent(
     const held = inventory.entries.get(key);
     if (held && suspects.has(key) && held.digest === object.digest) continue; // the same content again: what is stored stays true
     inventory.entries.set(key, pendingEntry(object, held));
-    isStored = false;
   }
-  if (isStored) return;
   inventory.head = { ...inventory.head, attempt: openAttempt(attempt), impersonate: target.options.impersonate };
   await inventory.save(signal);
 }

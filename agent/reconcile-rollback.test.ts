@@ -244,7 +244,8 @@ describe('a generation that was given up', () => {
     expect(await value('sticky')).toBe('a');
     const retry = await publish(text.bad, second);
     await rolledBack(agent, retry);
-    await broker.until('tried', () => kinds(second).includes('APPLY 3'));
+    await broker.until('given up', () => statusOf(retry)?.refusedGeneration === 3n);
+    expect(kinds(second)).toContain('APPLY 3');
     expect(statusOf(retry)).toMatchObject({ receivedGeneration: 3n, refusedGeneration: 3n, goodGeneration: 1n });
     const fourth = await publish(configMap('sticky', 'c'), retry);
     await good(agent, fourth);
