@@ -45,9 +45,16 @@ export function isDefinition({ group, kind }: Pick<InventoryEntry, 'group' | 'ki
 export async function hasInstances(engine: Engine, entry: InventoryEntry, signal: AbortSignal): Promise<Guard | undefined> {
   const dot = entry.name.indexOf('.');
   const [plural, group] = [entry.name.slice(0, dot), entry.name.slice(dot + 1)];
-  const { resources } = await engine.kube.resources.all(signal);
+  const { resources, unknown } = await engine.kube.resources.all(signal);
   const resource = resources.find((candidate) => candidate.group === group && candidate.plural === plural);
-  if (!resource) return undefined;
+  if (!resource) {
+    const hidden = unknown.find((version) => version.startsWith(`${group}/`));
+    if (hidden === undefined) return undefined;
+    return {
+      reason: 'discovery',
+      message: `whether any object of the kind exists cannot be told: ${hidden} cannot be discovered`,
+    };
+  }
   const reason = 'instances';
   try {
     for await (const { items } of engine.kube.list({ resource, content: 'metadata', limit: 1 }, signal)) {
