@@ -14,7 +14,7 @@ import type { KubeObject } from './kube/objects.ts';
 import type { Resource } from './kube/resource.ts';
 import { type PodTrouble, podSelector, topReason } from './pod-reasons.ts';
 import { hasReadiness, type Readiness, readiness, unsettled } from './readiness.ts';
-import type { Seen, SeenHealth } from './seen-health.ts';
+import type { SeenHealth } from './seen-health.ts';
 
 /** A stack whose objects are watched. */
 export interface WatchedStack {
@@ -58,7 +58,7 @@ interface Unready {
   readonly namespace: string;
   readonly sinceMs: number;
   selector: string | undefined;
-  state: Seen;
+  state: Readiness;
   /** When the state changed last. */
   changedAt: number;
   /** When its pods are asked for next. */
@@ -101,7 +101,7 @@ export class HealthWatch implements Task {
     if (!rule || early) this.#judge.forget(id);
     if (!rule && !hasReadiness(group, kind)) return;
     const { uid, generation = 0 } = object.metadata;
-    const ours: Seen = { ...(early ?? readiness(group, kind, object)), uid, generation };
+    const ours: Readiness = { ...(early ?? readiness(group, kind, object)), uid, generation };
     if (facts.kind === 'batch/Job' && ours.reason === 'Complete') stack.finished(key, uid);
     if (!rule || early) this.#know(id, facts, ours);
     else {
@@ -129,7 +129,7 @@ export class HealthWatch implements Task {
     await runTasks([this.#judge, timing], signal);
   }
 
-  #know(id: string, facts: Pick<Unready, 'stack' | 'key' | 'kind' | 'namespace' | 'selector'>, state: Seen): void {
+  #know(id: string, facts: Pick<Unready, 'stack' | 'key' | 'kind' | 'namespace' | 'selector'>, state: Readiness): void {
     if (state.state === 'ready') {
       this.#unready.delete(id);
       this.#tell(facts.stack, facts.key, state);
@@ -159,7 +159,7 @@ export class HealthWatch implements Task {
     this.#tell(stack, key, { ...said, sinceMs });
   }
 
-  #tell(stack: WatchedStack, key: string, state: Seen): void {
+  #tell(stack: WatchedStack, key: string, state: Readiness): void {
     if (stack.seen.see(key, state)) this.#touch(stack);
   }
 

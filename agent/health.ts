@@ -76,7 +76,7 @@ export function stateOf(entry: InventoryEntry, seen: ReadonlyMap<string, Readine
     return { ...none, state: 'ready', reason: 'Applied', message: '' };
   const known = seen.get(keyString(entry));
   const written = entry.print?.generation ?? 0;
-  if (known && (known.generation ?? written) >= written) return known;
+  if (known && (known.uid ?? entry.uid) === entry.uid && (known.generation ?? written) >= written) return known;
   if (!known && entry.finished) return GONE_JOB;
   return { ...none, state: 'progressing', reason: 'NotSeen', message: 'its state was not seen yet' };
 }

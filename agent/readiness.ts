@@ -19,6 +19,8 @@ export interface Readiness {
   readonly podsTotal: number;
   /** Since when it is not ready, in milliseconds by the agent's clock. */
   readonly sinceMs?: number;
+  /** `metadata.uid` of what was looked at. */
+  readonly uid?: string;
   /** `metadata.generation` of what was looked at; 0 for kinds without one. */
   readonly generation?: number;
 }

@@ -134,7 +134,7 @@ async function execute(input: SyncInput, attempt: Attempt, plan: Plan, signal: A
   return finish(input, attempt, plan, done, fresh, signal);
 }
 
-/** A correction of drift restores what was healthy once: it waits for nothing. */
+/** Corrections of drift and rollbacks restore what was healthy once: they wait for nothing. */
 function waveGate(input: SyncInput, { type }: Attempt, { wanted }: Plan): WaveGate {
   const { options } = input.target;
   return openWaveGate({ ...input, wanted, options: { ...options, gateWaves: options.gateWaves && type === 'APPLY' } });

@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { FakeClock, turn } from '../test/fake-clock.ts';
 import type { InventoryEntry } from './inventory-codec.ts';
-import { type Seen, SeenHealth } from './seen-health.ts';
+import type { Readiness } from './readiness.ts';
+import { SeenHealth } from './seen-health.ts';
 
 const KEY = 'apps/Deployment/shop/web';
 const entry = (name: string, generation = 1): InventoryEntry => ({
@@ -9,7 +10,7 @@ const entry = (name: string, generation = 1): InventoryEntry => ({
   ...{ name, wave: 0, uid: `uid of ${name}`, digest: '', state: 'applied', marks: {} },
   print: { resourceVersion: '1', generation, time: '', fields: '' },
 });
-const seen = (state: Seen['state'], generation = 1, uid = 'uid of web'): Seen => ({
+const seen = (state: Readiness['state'], generation = 1, uid = 'uid of web'): Readiness => ({
   ...{ state, reason: 'Why', message: 'in words', podsReady: 0, podsTotal: 1, uid, generation },
 });
 
@@ -32,7 +33,7 @@ describe('the wait for health', () => {
     health.see(KEY, seen('ready', 1));
     const wait = begin(health, [entry('web', 2)]);
     await turn();
-    expect(wait.told).toEqual(['wave 1 waits for Deployment shop/web: what was applied last was not seen yet']);
+    expect(wait.told).toEqual(['wave 1 waits for Deployment shop/web: its state was not seen yet']);
     health.see(KEY, seen('progressing', 2));
     await turn();
     expect(wait.told.at(-1)).toBe('wave 1 waits for Deployment shop/web: in words');

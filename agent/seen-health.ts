@@ -1,6 +1,5 @@
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import type { Clock } from '#lib/clock.ts';
-import { keyString } from '#lib/object.ts';
 import { Wakeup } from '#lib/signal.ts';
 import type { HealthRule, ObjectStatus } from '#proto/brokkr/v1/content_pb.js';
 import { objectStatus, statusText } from './apply-report.ts';
@@ -25,16 +24,9 @@ export interface ReadyOptions {
   readonly tell: (message: string, unready: readonly ObjectStatus[]) => void;
 }
 
-/** State of an object as it was last seen, and which one it was. */
-export interface Seen extends Readiness {
-  readonly uid: string;
-  /** 0 for kinds that do not count theirs. */
-  readonly generation: number;
-}
-
 /** What the watches have seen of the health of one stack's objects, and the wait for it to become good. Keys are those of the inventory. */
 export class SeenHealth {
-  readonly #states = new Map<string, Seen>();
+  readonly #states = new Map<string, Readiness>();
   readonly #changed = new Wakeup();
 
   /** By key. */
@@ -43,7 +35,7 @@ export class SeenHealth {
   }
 
   /** An object was seen. True when that is news. */
-  see(key: string, seen: Seen): boolean {
+  see(key: string, seen: Readiness): boolean {
     const before = this.#states.get(key);
     if (before && JSON.stringify(before) === JSON.stringify(seen)) return false;
     this.#states.set(key, seen);
@@ -96,20 +88,10 @@ export class SeenHealth {
     rules: readonly HealthRule[],
   ): { readonly entry: InventoryEntry; readonly status: ObjectStatus }[] {
     return entries.flatMap((entry) => {
-      const problem = this.#problem(entry, rules);
-      if (!problem) return [];
-      const { reason, message, sinceMs } = problem;
+      const { state, reason, message, sinceMs } = stateOf(entry, this.#states, rules);
+      if (state === 'ready') return [];
       const since = sinceMs === undefined ? {} : { since: timestampFromMs(sinceMs) };
       return [{ entry, status: objectStatus(entry, 'not_ready', reason, message === '' ? reason : message, since) }];
     });
-  }
-
-  /** Why an object is not ready; undefined when it is. */
-  #problem(entry: InventoryEntry, rules: readonly HealthRule[]): Readiness | undefined {
-    const state = stateOf(entry, this.#states, rules);
-    if (state.state !== 'ready') return state;
-    const seen = this.#states.get(keyString(entry));
-    if (!seen || (seen.uid === entry.uid && seen.generation >= (entry.print?.generation ?? 0))) return undefined;
-    return { ...state, state: 'progressing', reason: 'NotSeen', message: 'what was applied last was not seen yet' };
   }
 }
