@@ -5,6 +5,7 @@ import type { Task } from '#lib/run.ts';
 import { aborted, Wakeup } from '#lib/signal.ts';
 import type { HealthRule } from '#proto/brokkr/v1/content_pb.js';
 import { STACK_LABEL } from './apply-identity.ts';
+import { isOlder } from './drift.ts';
 import { ruleFor, ruleText } from './health-rule.ts';
 import type { InventoryEntry } from './inventory-codec.ts';
 import { classify } from './kube/errors.ts';
@@ -33,6 +34,8 @@ interface Use {
   /** Text of the stack's health rule for it, '' without one. */
   readonly rule: string;
   readonly namespaces: Set<string>;
+  /** Highest version we wrote of its objects, '' when none is known. */
+  newest: string;
 }
 
 /** Kinds watched at most; those beyond are not (APPLY §5.13). */
@@ -65,7 +68,7 @@ export class ObjectWatch implements Task {
   /** Says which objects a stack has, none at all when it is gone, and its health rules: kinds with a rule are seen whole. */
   use(stackId: string, entries: Iterable<InventoryEntry>, rules: readonly HealthRule[] = []): void {
     const kinds = new Map<string, Use>();
-    for (const { group, version, kind, plural, namespaced, namespace } of entries) {
+    for (const { group, version, kind, plural, namespaced, namespace, print } of entries) {
       if (plural === '') continue; // its definition is not there yet
       const key = `${group}/${kind}`;
       const rule = ruleFor(rules, group, kind);
@@ -73,8 +76,10 @@ export class ObjectWatch implements Task {
         kind: { group, version, kind, plural, namespaced },
         rule: rule ? ruleText(rule) : '',
         namespaces: new Set(),
+        newest: '',
       };
       use.namespaces.add(namespace);
+      if (print && !isOlder(print.resourceVersion, use.newest)) use.newest = print.resourceVersion;
       kinds.set(key, use);
     }
     if (kinds.size > 0) this.#uses.set(stackId, kinds);
@@ -146,6 +151,16 @@ export class ObjectWatch implements Task {
     }
   }
 
+  /** Highest version we wrote of a kind: a list that is older would miss objects that are there. */
+  #newest(key: string): string {
+    let newest = '';
+    for (const kinds of this.#uses.values()) {
+      const version = kinds.get(key)?.newest ?? '';
+      if (version !== '' && !isOlder(version, newest)) newest = version;
+    }
+    return newest;
+  }
+
   /** The health rules of all stacks for a kind, as a part of the key of its watches. */
   #rulesFor(key: string): string {
     const texts = [...this.#uses.values()].map((kinds) => kinds.get(key)?.rule ?? '');
@@ -154,7 +169,9 @@ export class ObjectWatch implements Task {
 
   async #watch(kind: WatchedKind, namespace: string | undefined, whole: boolean, signal: AbortSignal): Promise<void> {
     const present = new Set<string>();
+    const since = this.#newest(`${kind.group}/${kind.kind}`);
     const reflector = this.#kube.reflector({
+      ...(since !== '' && { since }),
       resource: { ...kind, verbs: [] },
       namespace,
       labelSelector: STACK_LABEL,

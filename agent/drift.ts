@@ -62,7 +62,7 @@ export function samePrint(a: Fingerprint, b: Fingerprint): boolean {
 }
 
 /** Whether a version is not newer than one we know. Versions of one kind compare as numbers (KEP-5504). */
-function isOlder(version: string, known: string): boolean {
+export function isOlder(version: string, known: string): boolean {
   if (version.length !== known.length) return version.length < known.length;
   return version <= known;
 }

@@ -219,6 +219,8 @@ export interface ListRequest {
   readonly limit?: number;
   /** `0` allows an answer from the server's cache, absent is a consistent read. */
   readonly resourceVersion?: string | undefined;
+  /** An answer at least as new as this version, from the server's cache when that is so new. Instead of `resourceVersion`. */
+  readonly notOlderThan?: string | undefined;
 }
 
 /** A part of a list; every page of one list has the same resource version. */
@@ -243,7 +245,8 @@ export async function* listObjects(
       labelSelector: request.labelSelector,
       fieldSelector: request.fieldSelector,
       limit: request.limit === 0 ? undefined : (request.limit ?? PAGE_SIZE),
-      resourceVersion: next === undefined ? request.resourceVersion : undefined,
+      resourceVersion: next === undefined ? (request.notOlderThan ?? request.resourceVersion) : undefined,
+      resourceVersionMatch: next === undefined && request.notOlderThan !== undefined ? 'NotOlderThan' : undefined,
       continue: next,
     };
     const { value } = await transport.json('GET', path, { verb: 'list', query, headers }, signal);

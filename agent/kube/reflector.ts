@@ -49,7 +49,9 @@ interface Deps {
 }
 
 /** What to reflect. */
-export interface ReflectorOptions extends Omit<ListRequest, 'limit' | 'resourceVersion'> {
+export interface ReflectorOptions extends Omit<ListRequest, 'limit' | 'resourceVersion' | 'notOlderThan'> {
+  /** The first list is at least as new as this version: what the caller wrote up to it must not look missing. */
+  readonly since?: string | undefined;
   /** Called in order, one at a time. Must be quick and must not throw: a throw ends the task. */
   onEvent(event: ReflectorEvent): void;
 }
@@ -65,7 +67,7 @@ export class Reflector implements Task {
   readonly #known = new Map<string, ObjectIdentity & { readonly resourceVersion: string }>();
   /** Where to watch on from; undefined when a list is needed. */
   #resourceVersion: string | undefined;
-  #everListed = false;
+  #everTried = false;
   #paged = true;
   #degraded = false;
   #lastEventAt: number | undefined;
@@ -108,12 +110,15 @@ export class Reflector implements Task {
   }
 
   async #list(signal: AbortSignal): Promise<void> {
+    const { since } = this.#options;
+    const first = since === undefined ? { resourceVersion: '0' } : { notOlderThan: since };
     const request = {
       ...this.#options,
       // The first list may come from the server's cache; a later one must not go back in time.
-      ...(this.#everListed ? {} : { resourceVersion: '0' }),
+      ...(this.#everTried ? {} : first),
       ...(this.#paged ? {} : { limit: 0 }),
     };
+    this.#everTried = true; // also when it fails: a version of a server that was restored from a backup may never come
     const seen = new Set<string>();
     let resourceVersion = '';
     for await (const page of listObjects(this.#deps.transport, request, signal)) {
@@ -129,7 +134,6 @@ export class Reflector implements Task {
       this.#tell({ kind: 'left', identity, object: undefined });
     }
     this.#resourceVersion = resourceVersion;
-    this.#everListed = true;
     this.#paged = true;
     this.#lastEventAt = this.#deps.clock.monotonic();
     this.#deps.observe?.listed(this.#options.resource.plural);
