@@ -21,6 +21,7 @@ import { elect, LeadershipLostError } from './leader.ts';
 import { createLinks, type Links } from './links.ts';
 import { type AgentGauges, createAgentMetrics } from './metrics.ts';
 import { openOutbox } from './outbox.ts';
+import { Questions } from './questions.ts';
 import { openReconciler, type Reconciler } from './reconcile.ts';
 import { Reports } from './reports.ts';
 import { EnvironmentRules } from './rules.ts';
@@ -174,7 +175,8 @@ async function work(
   held.load(await untilDone('reading the inventories', () => reconciler.load(signal), retry, signal));
 
   const mistaken = Promise.withResolvers<never>();
-  const supervisor = supervise(parts, reconciler, { ...common, engine: reconciler }, { agentId, mistaken });
+  const questions = new Questions({ explain: (query, inner) => reconciler.explain(query, inner), clock, log });
+  const supervisor = supervise(parts, reconciler, { ...common, engine: reconciler, questions }, { agentId, mistaken });
   view.running({ supervisor, facts, reports, outbox, rules, engine: reconciler, agentId, namespace });
   parts.expose({
     tier: () => (supervisor.state.kind === 'up' ? supervisor.state.tier : undefined),
@@ -192,7 +194,7 @@ async function work(
 /** Finds out whom the key belongs to, unless that is known: opens a session only to read its Welcome. */
 async function identifyAgent(
   identity: Identity,
-  common: Omit<SessionDeps, 'engine' | 'admit' | 'configured'>,
+  common: Omit<SessionDeps, 'engine' | 'questions' | 'admit' | 'configured'>,
   { deps, config, links, view }: Parts,
   signal: AbortSignal,
 ): Promise<Identity> {
@@ -202,12 +204,12 @@ async function identifyAgent(
   if (identity.agentId && identity.keyDigest === digest) return identity;
   const found = Promise.withResolvers<string>();
   const stop = new AbortController();
-  const nobody = { offer: () => undefined, withdraw: () => undefined };
+  const nobody = { offer: () => undefined, withdraw: () => undefined, answer: async () => undefined };
   const admit: SessionDeps['admit'] = ({ agentId }) => {
     found.resolve(agentId);
     return false;
   };
-  const sessionDeps: SessionDeps = { ...common, engine: nobody, admit, configured: () => undefined };
+  const sessionDeps: SessionDeps = { ...common, engine: nobody, questions: nobody, admit, configured: () => undefined };
   const supervisor = new Supervisor(
     {
       ...deps,

@@ -1,5 +1,5 @@
 import { BrokkrError } from '#lib/errors.ts';
-import type { BrokerMessage, GoAway, SessionConfig, Welcome } from '#proto/brokkr/v1/sync_pb.js';
+import type { BrokerMessage, GoAway, Query, SessionConfig, Welcome } from '#proto/brokkr/v1/sync_pb.js';
 import { bucketFrames } from './frames.ts';
 import type { HeldState } from './held.ts';
 import type { Intake } from './intake.ts';
@@ -14,12 +14,17 @@ export interface Destinations {
   /** Answers with a frame of the session's own. */
   readonly say: (body: Body) => void;
   readonly configure: (config: SessionConfig) => void;
+  /** Answers a question of the broker. */
+  readonly answer: (query: Query) => void;
   /** Ends the session with a failure that came later. */
   readonly fail: (error: unknown) => void;
 }
 
 /** Hands a frame after Welcome to whom it concerns. Throws when the broker breaks the protocol. */
-export function dispatch(body: BrokerMessage['body'], { intake, held, reports, say, configure, fail }: Destinations): void {
+export function dispatch(
+  body: BrokerMessage['body'],
+  { intake, held, reports, say, configure, answer, fail }: Destinations,
+): void {
   switch (body.case) {
     case 'upsert':
       intake.upsert(body.value);
@@ -51,6 +56,9 @@ export function dispatch(body: BrokerMessage['body'], { intake, held, reports, s
       return;
     case 'config':
       configure(body.value);
+      return;
+    case 'query':
+      answer(body.value);
       return;
     case 'goAway': // the session's own business
     case 'welcome': // once is enough

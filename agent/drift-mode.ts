@@ -7,7 +7,12 @@ export type Mode = NonNullable<InventoryEntry['marks']['drift']>;
 
 /** The mode of an object: its mark, else the first rule that fits it, else that of the stack. */
 export function driftMode(entry: InventoryEntry, { drift, driftRules }: Pick<ApplyOptions, 'drift' | 'driftRules'>): Mode {
-  return entry.marks.drift ?? modeOf(driftRules.find((rule) => fits(rule, entry))?.mode ?? drift);
+  return entry.marks.drift ?? modeOf(driftRule(entry, driftRules)?.mode ?? drift);
+}
+
+/** The first rule that speaks of an object. */
+export function driftRule(key: ObjectKey, driftRules: readonly DriftRule[]): DriftRule | undefined {
+  return driftRules.find((rule) => fits(rule, key));
 }
 
 /** Whether a rule speaks of an object. A rule without a kind speaks of all kinds of all groups. */

@@ -93,6 +93,12 @@ export class Suspects {
     return entry?.state === 'applied' && !entry.finished && this.#suspect(key, 'gone');
   }
 
+  /** Whether the object looks changed or gone and was not judged yet. */
+  has(key: string): boolean {
+    const reason = this.#seen.get(key)?.reason;
+    return reason === 'changed' || reason === 'gone' || reason === 'proven';
+  }
+
   /** The options may have changed: what was left as it is is judged anew. */
   reconsider(): void {
     for (const key of this.#records.keys) this.#suspect(key, 'changed');

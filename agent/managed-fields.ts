@@ -116,6 +116,13 @@ export function removeAt(object: ValueObject, path: FieldPath): void {
   else if (isMapping(parent)) delete parent[place];
 }
 
+/** The value at a path; undefined when there is none. */
+export function valueAt(object: Value, path: FieldPath): Value | undefined {
+  let value: Value | undefined = object;
+  for (const element of path) value = child(value, element);
+  return value;
+}
+
 /** The value an element leads to. */
 function child(value: Value | undefined, element: string): Value | undefined {
   const place = placeOf(value, element);

@@ -4,10 +4,12 @@ import type { Logger } from '#lib/log.ts';
 import { runTasks, type Task } from '#lib/run.ts';
 import { Wakeup } from '#lib/signal.ts';
 import type { YamlPool } from '#lib/yaml-pool.ts';
+import type { ExplainQuery, Explanation } from '#proto/brokkr/v1/explain_pb.js';
 import type { StackStatus } from '#proto/brokkr/v1/sync_pb.js';
 import type { Engine, OwnedKey, StackRef, VerifyCounts } from './apply-engine.ts';
 import { MANAGER_PREFIX, STACK_LABEL } from './apply-identity.ts';
 import { ObjectWatch, type WatchedKind } from './drift-watch.ts';
+import { explainStack } from './explain.ts';
 import { HealthReporter } from './health.ts';
 import { HealthWatch } from './health-watch.ts';
 import { Inventory, loadInventories } from './inventory.ts';
@@ -201,6 +203,13 @@ export class Reconciler implements Task {
   /** State of every stack. */
   stacks(): StackStatus[] {
     return [...this.#workers.values()].map(({ status }) => status);
+  }
+
+  /** Why objects of a stack are as they are. Rejects when the stack is not here, and as `explainStack` does. */
+  async explain(query: ExplainQuery, signal: AbortSignal): Promise<Explanation> {
+    const worker = this.#workers.get(query.stackId);
+    if (!worker) throw new Error('the agent has nothing of this stack, nor was it told of it');
+    return await explainStack(this.#engine, worker.outlook, query, signal);
   }
 
   async run(signal: AbortSignal): Promise<void> {

@@ -9,6 +9,7 @@ import {
   GoAwayReason,
   GoAwaySchema,
   NackCode,
+  QuerySchema,
   SnapshotBeginSchema,
   SnapshotEndSchema,
   StackHealthSchema,
@@ -228,6 +229,16 @@ describe.each<Tier>(['stream', 'poll'])('session over %s', (tier) => {
     expect(peer.said('status').flatMap(({ items }) => items.map(({ message }) => message))).toEqual(['new']);
     await eventually(() => peer.said('ping').length > 0);
     expect(peer.said('ping')[0]).toMatchObject({ failing: 1 });
+  });
+
+  it('answers a question with its id', async () => {
+    await using side = await connected();
+    side.peer.say({
+      case: 'query',
+      value: create(QuerySchema, { id: A, timeoutMs: 1000, body: { case: 'explain', value: {} } }),
+    });
+    await eventually(() => side.peer.said('answer').length > 0);
+    expect(side.peer.said('answer')).toMatchObject([{ id: A, body: { case: 'failure', value: 'asked in a test' } }]);
   });
 
   it('hands over what the broker configures', async () => {

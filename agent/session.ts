@@ -11,6 +11,7 @@ import {
   ByeSchema,
   type GoAway,
   type Hello,
+  type Query,
   type SessionConfig,
   SyncMode,
   type Welcome,
@@ -22,6 +23,7 @@ import type { HeldState } from './held.ts';
 import { Intake, type TargetSink } from './intake.ts';
 import type { AgentMetrics } from './metrics.ts';
 import type { Outbox } from './outbox.ts';
+import type { Questions } from './questions.ts';
 import type { Body, Reports } from './reports.ts';
 import { endOfError, endOfGoAway, type SessionEnd } from './session-end.ts';
 import type { Received, Tier, Transport, Wire } from './transport/wire.ts';
@@ -47,6 +49,7 @@ export interface SessionDeps {
   readonly outbox: Outbox;
   readonly content: Content;
   readonly engine: TargetSink;
+  readonly questions: Pick<Questions, 'answer'>;
   /** Whether the session is to be used; one that is not ends in order after Welcome, with nothing taken from it. */
   readonly admit: (welcome: Welcome) => boolean;
   /** Called with the settings of Welcome and every change of them. */
@@ -237,6 +240,7 @@ class LiveSession implements Session {
       ...{ intake, held, reports },
       say: (answer) => this.#say(answer),
       configure: (config) => this.#configure(config),
+      answer: (query) => void this.#answerQuery(query),
       fail: (error) => this.#finish(endOfError(error, this.#lifetime())),
     });
     this.#unacknowledged++;
@@ -303,6 +307,11 @@ class LiveSession implements Session {
   #say(body: Body): void {
     this.#control.push(body);
     this.#wake.wake();
+  }
+
+  async #answerQuery(query: Query): Promise<void> {
+    const value = await this.#deps.questions.answer(query, this.#stop.signal);
+    if (value) this.#say({ case: 'answer', value });
   }
 
   #leave(goAway: GoAway): void {

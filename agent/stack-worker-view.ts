@@ -1,5 +1,6 @@
 import { create } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
+import { keyString } from '#lib/object.ts';
 import { Health, type ObjectStatus, Phase } from '#proto/brokkr/v1/content_pb.js';
 import { type StackStatus, StackStatusSchema } from '#proto/brokkr/v1/sync_pb.js';
 import type { Engine } from './apply-engine.ts';
@@ -8,11 +9,14 @@ import { failureOf } from './good-generation.ts';
 import type { HealthCount } from './health.ts';
 import type { Inventory } from './inventory.ts';
 import { awaitingApproval } from './prune.ts';
+import { Since } from './since.ts';
 import type { StackTarget } from './target.ts';
 import { terminatingStatus } from './terminating.ts';
 
 /** Characters of a message. */
 const MAX_MESSAGE = 1000;
+/** Phases of an attempt that has not ended: it has nothing to say of objects yet. */
+const UNDER_WAY: ReadonlySet<Phase> = new Set([Phase.RECEIVED, Phase.VALIDATED, Phase.APPLYING, Phase.PRUNING]);
 
 /** What a stack has to say about itself, told to the broker whenever it changes. */
 export class StackView {
@@ -20,9 +24,12 @@ export class StackView {
   readonly #inventory: Inventory;
   #phase: Phase;
   #message = '';
+  /** Since when the phase is that, in milliseconds by the wall clock. */
+  #sinceMs: number;
   #objects: readonly ObjectStatus[] = [];
   #drifted: readonly ObjectStatus[] = [];
   #unseen = '';
+  readonly #since = new Since();
   #count: HealthCount | undefined;
   /** The target in work: received, though perhaps not stored yet. */
   #target: Pick<StackTarget, 'generation' | 'manifestDigest'> | undefined;
@@ -32,10 +39,25 @@ export class StackView {
     this.#inventory = inventory;
     this.#phase = restoredPhase(inventory);
     this.#message = failureOf(inventory.head);
+    this.#sinceMs = engine.clock.now();
   }
 
   get phase(): Phase {
     return this.#phase;
+  }
+
+  get message(): string {
+    return this.#message;
+  }
+
+  /** Since when the phase is that, in milliseconds by the wall clock. */
+  get sinceMs(): number {
+    return this.#sinceMs;
+  }
+
+  /** What is to be said of single objects, by `keyString`, all of it. */
+  get problems(): ReadonlyMap<string, ObjectStatus> {
+    return new Map([...this.#drifted, ...this.#objects].map((object) => [keyString(object), object]));
   }
 
   /** The report as it would be sent now. */
@@ -69,9 +91,10 @@ export class StackView {
 
   /** A new phase. */
   show(phase: Phase, message = '', objects: readonly ObjectStatus[] = []): void {
+    if (phase !== this.#phase) this.#sinceMs = this.#engine.clock.now();
     this.#phase = phase;
     this.#message = message;
-    this.#objects = objects;
+    this.#objects = UNDER_WAY.has(phase) ? objects : this.#since.stamp(objects, this.#engine.clock.now());
     this.tell();
   }
 

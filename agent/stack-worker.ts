@@ -5,6 +5,7 @@ import { type ApplyOptions, type ObjectStatus, Phase } from '#proto/brokkr/v1/co
 import type { StackStatus } from '#proto/brokkr/v1/sync_pb.js';
 import type { Engine, OwnedKey } from './apply-engine.ts';
 import { type Suspect, Suspects } from './drift-suspects.ts';
+import type { Outlook } from './explain-state.ts';
 import { FinishedJobs } from './finished-jobs.ts';
 import { manifestHas } from './handover.ts';
 import { countHealth, type HealthCount, type HealthSubject } from './health.ts';
@@ -102,6 +103,24 @@ export class StackWorker implements HealthSubject, WatchedStack {
   /** The state as it would be reported now. */
   get status(): StackStatus {
     return this.#view.status;
+  }
+
+  /** What is known, for explanations. */
+  get outlook(): Outlook {
+    const { clock } = this.#engine;
+    const at = this.#dirty ? (this.#next?.at ?? Number.POSITIVE_INFINITY) : Number.POSITIVE_INFINITY;
+    return {
+      goal: this.#goal,
+      inventory: this.inventory,
+      seen: this.seen.states,
+      problems: this.#view.problems,
+      isSuspect: (key) => this.suspects.has(key),
+      phase: this.#view.phase,
+      message: this.#view.message,
+      sinceMs: this.#view.sinceMs,
+      retryAtMs: Number.isFinite(at) ? clock.now() + Math.max(0, at - clock.monotonic()) : undefined,
+      suspended: this.#suspended,
+    };
   }
 
   /** Takes a target unless a newer one, or a newer tombstone, is known. The same one again is only answered with the state. */

@@ -30,6 +30,7 @@ import { stackService } from './stacks/rpc.ts';
 import { Blobs } from './sync/blobs.ts';
 import { ChangeFeed } from './sync/feed.ts';
 import { Ingest } from './sync/ingest.ts';
+import { Questions } from './sync/questions.ts';
 import { syncService } from './sync/rpc.ts';
 import { StatusChanges } from './sync/status-changes.ts';
 import { confirmHistory } from './sync/store.ts';
@@ -83,10 +84,13 @@ export function createBroker(config: BrokerConfig, deps: BrokerDeps): Broker {
   const authenticator = new Authenticator({ db, clock, log }, { cacheTtlMs: config.broker.authCacheTtlSeconds * 1000 });
   const ingest = new Ingest({ db, clock, log, changed: (stackIds) => statusChanges.changed(stackIds) });
   const acceptance = config.broker.agentAcceptance;
-  const sync = new Sync(
-    { db, feed, blobs, ingest, clock, log, random: deps.random, forgetKeys: () => authenticator.forget() },
+  const replicaId = deps.newId();
+  const session = (agentId: string) => sync.session(agentId);
+  const questions = new Questions({ db, clock, log, newId: deps.newId, replicaId, session });
+  const sync: Sync = new Sync(
+    { db, feed, blobs, ingest, questions, clock, log, random: deps.random, forgetKeys: () => authenticator.forget() },
     {
-      replicaId: deps.newId(),
+      replicaId,
       version: deps.version,
       acceptance,
       heartbeatIntervalMs: config.broker.heartbeatIntervalMs,
@@ -119,7 +123,10 @@ export function createBroker(config: BrokerConfig, deps: BrokerDeps): Broker {
       AgentSync,
       syncService({ sync, blobs: new Blobs({ db, blobs, heads: sync.heads }), clock, stopping: stopping.signal }),
     );
-    connect.service(StackService, stackService({ pipeline, db, clock, statusChanges, yaml, blobs }, { acceptance, limits }));
+    connect.service(
+      StackService,
+      stackService({ pipeline, db, clock, statusChanges, questions, yaml, blobs }, { acceptance, limits }),
+    );
     connect.service(AgentService, agentService(pipeline, { acceptance, heartbeatIntervalMs: config.broker.heartbeatIntervalMs }));
     connect.service(GeneratorService, generatorService(pipeline));
     connect.service(KeyService, keyService(pipeline));
@@ -168,7 +175,8 @@ export function createBroker(config: BrokerConfig, deps: BrokerDeps): Broker {
       stopping.abort(signal.reason);
     },
   };
-  return { tasks: [stop, server, feed, sync, ingest, gatekeeper, authenticator, createMaintenance(deps)], server, yaml };
+  const tasks = [stop, server, feed, sync, ingest, questions, gatekeeper, authenticator, createMaintenance(deps)];
+  return { tasks, server, yaml };
 }
 
 async function confirm(tx: Parameters<typeof confirmHistory>[0], incarnation: string | undefined): Promise<string> {

@@ -136,6 +136,17 @@ function addLooking(program: Command, run: Runner): void {
     .addOption(outputOption())
     .action((stack, options) => run(async (cli) => (await import('./status.ts')).status(cli, stack, options)));
   program
+    .command('explain')
+    .description('ask an agent what is wanted, what is live, since when, and why they differ; exit code 5 without its answer')
+    .argument('<stack>', 'name or id')
+    .argument('[object]', 'KIND, KIND/NAME or KIND.GROUP/NAME')
+    .option('-n, --namespace <name>', 'only objects in this namespace')
+    .option('--agent <agent>', 'NAME, CLUSTER/NAME or id; needed when there are several')
+    .addOption(outputOption())
+    .action((stack, object, options) =>
+      run(async (cli) => (await import('./explain-stack.ts')).explainStack(cli, stack, object, options)),
+    );
+  program
     .command('history')
     .description('show what a stack was, newest first')
     .argument('<stack>', 'name or id')

@@ -60,6 +60,7 @@ export const ERRORS = {
   agent_event_not_found: [Code.NotFound, 404],
   agent_target_not_found: [Code.NotFound, 404],
   agent_not_registered: [Code.PermissionDenied, 403],
+  agent_required: [Code.InvalidArgument, 400],
   agent_inactive: [Code.FailedPrecondition, 403],
   invalid_generator_id: [Code.InvalidArgument, 400],
   target_generator_mismatch: [Code.PermissionDenied, 403],

@@ -11,6 +11,7 @@ import { compareEntries, type ManifestEntry, sourceDigest } from '#lib/object.ts
 import {
   type AgentFacts,
   AgentFactsSchema,
+  AnswerSchema,
   AttemptEventSchema,
   type SessionConfig,
   type Upsert,
@@ -68,6 +69,7 @@ export async function startAgentSide(url: string, ca?: readonly string[]): Promi
     outbox,
     content,
     engine: { offer: (target) => offers.push(target), withdraw: (tombstone) => withdrawals.push(tombstone) },
+    questions: { answer: async ({ id }) => create(AnswerSchema, { id, body: { case: 'failure', value: 'asked in a test' } }) },
     admit: () => true,
     configured: (config) => configs.push(config),
     self: {

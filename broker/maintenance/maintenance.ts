@@ -4,11 +4,11 @@ import { errorText } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Task } from '#lib/run.ts';
 import type { Database } from '../database.ts';
-import { collectBlobs, forgetAnswers, forgetReplicas } from './store.ts';
+import { collectBlobs, forgetAnswers, forgetQuestions, forgetReplicas } from './store.ts';
 
 const INTERVAL_MS = 3_600_000;
 
-/** What only costs space is removed here, about once an hour by each replica (rows that another one holds are skipped): answers to repeated requests, unreferenced content. */
+/** What only costs space is removed here, about once an hour by each replica (rows that another one holds are skipped): answers to repeated requests, unreferenced content, questions nobody waits for. */
 export function createMaintenance({
   db,
   clock,
@@ -28,7 +28,9 @@ export function createMaintenance({
         if (signal.aborted) return;
         try {
           const [answers, blobs, replicas] = [await forgetAnswers(db), await collectBlobs(db), await forgetReplicas(db)];
-          if (answers + blobs + replicas > 0) log.info({ answers, blobs, replicas }, 'removed what is no longer needed');
+          const questions = await forgetQuestions(db);
+          if (answers + blobs + replicas + questions > 0)
+            log.info({ answers, blobs, replicas, questions }, 'removed what is no longer needed');
         } catch (error) {
           log.warn({ error: errorText(error) }, 'maintenance failed, next try in an hour');
         }

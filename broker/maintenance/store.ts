@@ -27,3 +27,8 @@ export async function collectBlobs(tx: Queryable): Promise<number> {
 export async function forgetReplicas(tx: Queryable): Promise<number> {
   return (await tx.query(`delete from replica where lease_until < now() - interval '1 day' returning 1`)).length;
 }
+
+/** Removes questions to agents that are over and that nobody removed, because whoever asked died. */
+export async function forgetQuestions(tx: Queryable): Promise<number> {
+  return (await tx.query('delete from agent_query where deadline < now() returning 1')).length;
+}

@@ -13,11 +13,13 @@ import {
 } from '#proto/brokkr/v1/stacks_pb.js';
 import { type Command, type Pipeline, principalOf } from '../api/command.ts';
 import type { Database } from '../database.ts';
+import type { Questions } from '../sync/questions.ts';
 import { storeGate } from '../targeting/gate.ts';
 import type { Acceptance } from '../targeting/store.ts';
 import { applyStack, prepareApply, SaltChanged } from './apply.ts';
 import { retryStack, rollbackStack, setPaused } from './commands.ts';
 import { type ContentDeps, publish, readContent } from './content.ts';
+import { explainStack } from './explain.ts';
 import { getHistory, getObjectHealth, getStackHealth } from './history.ts';
 import { getObject, listObjects } from './objects.ts';
 import { decodeOptions } from './options.ts';
@@ -35,6 +37,7 @@ export interface StackServiceDeps extends ContentDeps {
   readonly db: Database;
   readonly clock: Clock;
   readonly statusChanges: StatusChanges;
+  readonly questions: Pick<Questions, 'ask'>;
 }
 
 /** Settings of the service. */
@@ -69,6 +72,9 @@ export function stackService(deps: StackServiceDeps, options: StackServiceOption
       getStatus(db, principal, stackId, acceptance),
     ),
     watchStackStatus: (request, ctx) => watch(deps, options, request, ctx),
+    explainStack: pipeline.query(method.explainStack, (request, query) =>
+      explainStack(request, query, { questions: deps.questions, acceptance }),
+    ),
     getStackHistory: pipeline.query(method.getStackHistory, getHistory),
   };
 }

@@ -62,6 +62,16 @@ export async function listHeadTimes(
   );
 }
 
+/** The manifest (bytes of the proto) of a generation of a stack; undefined when there is none with content. */
+export async function findHeadManifest(db: Queryable, stackId: string, generation: string): Promise<Buffer | undefined> {
+  const rows = await db.query<{ manifest: Buffer }>(
+    `select d.manifest from stack_generation g join deployment_object d on d.id = g.deployment_object_id
+     where g.stack_id = $1 and g.generation = $2`,
+    [stackId, generation],
+  );
+  return rows[0]?.manifest;
+}
+
 /** A head that was. */
 export interface HistoryRow {
   /** The generation in the form of an id, for page tokens. */

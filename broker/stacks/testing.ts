@@ -57,6 +57,7 @@ export function testService(
         wait: (_stackId, signal) =>
           new Promise((_resolve, reject) => signal.addEventListener('abort', () => reject(signal.reason))),
       },
+      questions: { ask: async () => ({ kind: 'offline', lastSeenAt: undefined }) },
     },
     { acceptance: 'all', limits: DEFAULT_LIMITS, ...options },
   );

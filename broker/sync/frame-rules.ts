@@ -64,6 +64,9 @@ export function assertFrame({ body }: AgentMessage): void {
     case 'bucketEntries':
       assertBuckets(body.value);
       break;
+    case 'answer':
+      assertId('answer.id', body.value.id);
+      break;
     case 'nack':
     case 'bye':
     case 'hello':

@@ -112,6 +112,11 @@ export class AgentSession {
     return this.#ended.signal;
   }
 
+  /** Whether Welcome is on its way; nothing may be queued before it. */
+  get isOpen(): boolean {
+    return this.#open;
+  }
+
   /** Number of the last frame made. */
   get seq(): bigint {
     return this.#seq;

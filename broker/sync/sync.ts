@@ -27,6 +27,7 @@ import { Heads } from './heads.ts';
 import type { Ingest } from './ingest.ts';
 import { Liveness } from './liveness.ts';
 import { Admission, activeAgent, beginEpoch, commonVersion, detectRestore } from './opening.ts';
+import type { Questions } from './questions.ts';
 import { AgentSession } from './session.ts';
 import {
   type BrokerState,
@@ -67,6 +68,7 @@ export interface SyncDeps {
   readonly blobs: BlobStore;
   readonly feed: ChangeFeed;
   readonly ingest: Ingest;
+  readonly questions: Questions;
   readonly clock: Clock;
   readonly log: Logger;
   readonly random: () => number;
@@ -105,10 +107,16 @@ export class Sync implements Task {
     return [...this.#sessions.values()];
   }
 
+  /** The agent's session, when it is on this replica, open and not over. */
+  session(agentId: string): AgentSession | undefined {
+    const session = this.#sessions.get(agentId);
+    return session?.isOpen && !session.signal.aborted ? session : undefined;
+  }
+
   /** The agent's session with this token and epoch. Throws `session_unknown`. */
   find(agentId: string, token: string, epoch: bigint): AgentSession {
-    const session = this.#sessions.get(agentId);
-    if (!session || session.signal.aborted || session.options.epoch !== epoch || !sameToken(session.options.token, token)) {
+    const session = this.session(agentId);
+    if (!session || session.options.epoch !== epoch || !sameToken(session.options.token, token)) {
       throw new BrokkrError('session_unknown', 'the session is over or was opened elsewhere: say hello again');
     }
     return session;
@@ -190,6 +198,9 @@ export class Sync implements Task {
           'agent did not take a frame',
         );
         session.nack(body.value, this.#deps.clock);
+        return;
+      case 'answer':
+        await this.#deps.questions.answered(reporter, body.value);
         return;
       case 'bye':
         this.close(session, 'the agent said bye');

@@ -56,6 +56,7 @@ agent     | PATCH /agents/{agent}/health-status             | {"deployment_objec
 admin     | GET /deployment-objects/{object}/health         |                                                | 200 | DeploymentHealthResponse {"overall_status":"degraded","deployment_object_id":"{object}"} |
 admin     | GET /stacks/{stack}/health                      |                                                | 200 | StackHealthResponse {"overall_status":"degraded","stack_id":"{stack}"} |
 generator | GET /stacks/{stack}/status                      |                                                | 200 | StackStatus |
+generator | GET /stacks/{stack}/explain?kind=a                |                                                | 200 | StackExplanation {"next_page_token":""} |
 generator | GET /stacks/{stack}/history                     |                                                | 200 | [HistoryEntry] {"generation":4} |
 generator | POST /stacks/{stack}/retry                      |                                                | 200 | Stack {"generation":5,"deployment_object_id":"{object}"} |
 agent     | GET /agents/{agent}/target-state                |                                                | 200 | [DeploymentObject] {"id":"{object}"} |

@@ -38,6 +38,7 @@ const SHAPES = {
   StackHealthResponse: 'deployment_objects list, overall_status str, stack_id uuid',
   StackLabel: 'id uuid, label str, stack_id uuid',
   StackStatus: 'stack any, agents list',
+  StackExplanation: 'status any, unanswered? any, objects list, next_page_token str',
   TargetExplanation:
     'agent_id uuid, agent_name str, stack_id uuid, stack_name str, assigned bool, matched list, nearly list, withheld str, consent str, generation int, held_generation? int, held_until? time, release str, connected bool, paused bool',
   ApplyResponse: 'stack any, deployment_object? any, result str, changes list, targeted_agents int, warnings list',

@@ -9,6 +9,7 @@ import type { Message } from "@bufbuild/protobuf";
 import type { FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
 import type { ApplyOptions, Health, ObjectStatus, Phase } from "./content_pb.js";
 import type { Gate, Selector } from "./targeting_pb.js";
+import type { ObjectExplanation } from "./explain_pb.js";
 
 /**
  * Describes the file brokkr/v1/stacks.proto.
@@ -2207,6 +2208,157 @@ export declare type AgentStackStatus = Message<"brokkr.v1.AgentStackStatus"> & {
 export declare const AgentStackStatusSchema: GenMessage<AgentStackStatus>;
 
 /**
+ * Asks why objects are as they are.
+ *
+ * @generated from message brokkr.v1.ExplainStackRequest
+ */
+export declare type ExplainStackRequest = Message<"brokkr.v1.ExplainStackRequest"> & {
+  /**
+   * Stack.
+   *
+   * @generated from field: string stack_id = 1;
+   */
+  stackId: string;
+
+  /**
+   * Agent; may be left out when the stack is with one agent only.
+   *
+   * @generated from field: string agent_id = 2;
+   */
+  agentId: string;
+
+  /**
+   * Only objects of this API group; a dot stands for the core group.
+   *
+   * @generated from field: string group = 3;
+   */
+  group: string;
+
+  /**
+   * Only objects of this kind (or its plural), in upper or lower case.
+   *
+   * @generated from field: string kind = 4;
+   */
+  kind: string;
+
+  /**
+   * Only objects in this namespace.
+   *
+   * @generated from field: string namespace = 5;
+   */
+  namespace: string;
+
+  /**
+   * Only objects of this name; a single one is read and explained in detail.
+   *
+   * @generated from field: string name = 6;
+   */
+  name: string;
+
+  /**
+   * Page size, 1 to 500.
+   *
+   * @generated from field: int32 limit = 7;
+   */
+  limit: number;
+
+  /**
+   * Where to go on.
+   *
+   * @generated from field: string page_token = 8;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message brokkr.v1.ExplainStackRequest.
+ * Use `create(ExplainStackRequestSchema)` to create a new message.
+ */
+export declare const ExplainStackRequestSchema: GenMessage<ExplainStackRequest>;
+
+/**
+ * A question without answer.
+ *
+ * @generated from message brokkr.v1.Unanswered
+ */
+export declare type Unanswered = Message<"brokkr.v1.Unanswered"> & {
+  /**
+   * Why.
+   *
+   * @generated from field: brokkr.v1.UnansweredReason reason = 1;
+   */
+  reason: UnansweredReason;
+
+  /**
+   * In words.
+   *
+   * @generated from field: string message = 2;
+   */
+  message: string;
+
+  /**
+   * When the agent was last heard of.
+   *
+   * @generated from field: optional google.protobuf.Timestamp last_seen_at = 3;
+   */
+  lastSeenAt?: Timestamp | undefined;
+
+  /**
+   * Until when the answer was waited for.
+   *
+   * @generated from field: optional google.protobuf.Timestamp waited_until = 4;
+   */
+  waitedUntil?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message brokkr.v1.Unanswered.
+ * Use `create(UnansweredSchema)` to create a new message.
+ */
+export declare const UnansweredSchema: GenMessage<Unanswered>;
+
+/**
+ * Why objects are as they are.
+ *
+ * @generated from message brokkr.v1.ExplainStackResponse
+ */
+export declare type ExplainStackResponse = Message<"brokkr.v1.ExplainStackResponse"> & {
+  /**
+   * What the broker knows of the stack on this agent.
+   *
+   * @generated from field: brokkr.v1.AgentStackStatus status = 1;
+   */
+  status?: AgentStackStatus | undefined;
+
+  /**
+   * Set when the objects are told from the broker's records alone: what the manifest wants, and what was last reported.
+   *
+   * @generated from field: optional brokkr.v1.Unanswered unanswered = 2;
+   */
+  unanswered?: Unanswered | undefined;
+
+  /**
+   * Objects in the order of group, kind, namespace and name.
+   *
+   * @generated from field: repeated brokkr.v1.ObjectExplanation objects = 3;
+   */
+  objects: ObjectExplanation[];
+
+  /**
+   * Token of the next page; empty at the end.
+   *
+   * @generated from field: string next_page_token = 4;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message brokkr.v1.ExplainStackResponse.
+ * Use `create(ExplainStackResponseSchema)` to create a new message.
+ */
+export declare const ExplainStackResponseSchema: GenMessage<ExplainStackResponse>;
+
+/**
  * Asks for history.
  *
  * @generated from message brokkr.v1.GetStackHistoryRequest
@@ -2396,6 +2548,46 @@ export enum Validation {
  * Describes the enum brokkr.v1.Validation.
  */
 export declare const ValidationSchema: GenEnum<Validation>;
+
+/**
+ * Why an agent did not say it itself.
+ *
+ * @generated from enum brokkr.v1.UnansweredReason
+ */
+export enum UnansweredReason {
+  /**
+   * Not used.
+   *
+   * @generated from enum value: UNANSWERED_REASON_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * The agent has no session.
+   *
+   * @generated from enum value: UNANSWERED_REASON_AGENT_OFFLINE = 1;
+   */
+  AGENT_OFFLINE = 1,
+
+  /**
+   * It has one, and did not answer in time.
+   *
+   * @generated from enum value: UNANSWERED_REASON_AGENT_SILENT = 2;
+   */
+  AGENT_SILENT = 2,
+
+  /**
+   * It answered that it cannot tell.
+   *
+   * @generated from enum value: UNANSWERED_REASON_AGENT_FAILED = 3;
+   */
+  AGENT_FAILED = 3,
+}
+
+/**
+ * Describes the enum brokkr.v1.UnansweredReason.
+ */
+export declare const UnansweredReasonSchema: GenEnum<UnansweredReason>;
 
 /**
  * Stacks, their content, and what became of it.
@@ -2657,6 +2849,18 @@ export declare const StackService: GenService<{
     methodKind: "server_streaming";
     input: typeof WatchStackStatusRequestSchema;
     output: typeof WatchStackStatusResponseSchema;
+  },
+  /**
+   * Asks an agent why the objects of a stack are as they are, and waits up to 20 s for its answer. When there is none, the
+   * answer holds what the broker knows and why. Errors: stack_not_found, stack_not_owned, agent_not_found (the stack
+   * neither reaches nor leaves it), agent_required, too_many_requests.
+   *
+   * @generated from rpc brokkr.v1.StackService.ExplainStack
+   */
+  explainStack: {
+    methodKind: "unary";
+    input: typeof ExplainStackRequestSchema;
+    output: typeof ExplainStackResponseSchema;
   },
   /**
    * Heads of a stack, newest first; with a time, the head of that moment.

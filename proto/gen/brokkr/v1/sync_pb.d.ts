@@ -10,6 +10,7 @@ import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobu
 import type { Message } from "@bufbuild/protobuf";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import type { ApplyOptions, DeletionPolicy, Health, Manifest, ManifestDelta, ObjectStatus, Phase } from "./content_pb.js";
+import type { ExplainQuery, Explanation } from "./explain_pb.js";
 
 /**
  * Describes the file brokkr/v1/sync.proto.
@@ -105,6 +106,14 @@ export declare type AgentMessage = Message<"brokkr.v1.AgentMessage"> & {
      */
     value: Bye;
     case: "bye";
+  } | {
+    /**
+     * Answers a question.
+     *
+     * @generated from field: brokkr.v1.Answer answer = 18;
+     */
+    value: Answer;
+    case: "answer";
   } | { case: undefined; value?: undefined };
 };
 
@@ -227,6 +236,14 @@ export declare type BrokerMessage = Message<"brokkr.v1.BrokerMessage"> & {
      */
     value: Absent;
     case: "absent";
+  } | {
+    /**
+     * A question. It may come again; one answer is enough.
+     *
+     * @generated from field: brokkr.v1.Query query = 21;
+     */
+    value: Query;
+    case: "query";
   } | { case: undefined; value?: undefined };
 };
 
@@ -1825,6 +1842,91 @@ export declare type ReadBlobsResponse = Message<"brokkr.v1.ReadBlobsResponse"> &
  * Use `create(ReadBlobsResponseSchema)` to create a new message.
  */
 export declare const ReadBlobsResponseSchema: GenMessage<ReadBlobsResponse>;
+
+/**
+ * A question about what the agent sees. Whoever asks waits for the answer; late ones are dropped.
+ *
+ * @generated from message brokkr.v1.Query
+ */
+export declare type Query = Message<"brokkr.v1.Query"> & {
+  /**
+   * Id, for the answer.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * How long the answer is waited for.
+   *
+   * @generated from field: uint32 timeout_ms = 2;
+   */
+  timeoutMs: number;
+
+  /**
+   * What is asked; an agent that does not know it does not answer.
+   *
+   * @generated from oneof brokkr.v1.Query.body
+   */
+  body: {
+    /**
+     * Why objects are as they are.
+     *
+     * @generated from field: brokkr.v1.ExplainQuery explain = 3;
+     */
+    value: ExplainQuery;
+    case: "explain";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message brokkr.v1.Query.
+ * Use `create(QuerySchema)` to create a new message.
+ */
+export declare const QuerySchema: GenMessage<Query>;
+
+/**
+ * The answer to a question.
+ *
+ * @generated from message brokkr.v1.Answer
+ */
+export declare type Answer = Message<"brokkr.v1.Answer"> & {
+  /**
+   * Id of the question.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * The answer.
+   *
+   * @generated from oneof brokkr.v1.Answer.body
+   */
+  body: {
+    /**
+     * Objects of the stack.
+     *
+     * @generated from field: brokkr.v1.Explanation explanation = 2;
+     */
+    value: Explanation;
+    case: "explanation";
+  } | {
+    /**
+     * Why there is none, in words.
+     *
+     * @generated from field: string failure = 3;
+     */
+    value: string;
+    case: "failure";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message brokkr.v1.Answer.
+ * Use `create(AnswerSchema)` to create a new message.
+ */
+export declare const AnswerSchema: GenMessage<Answer>;
 
 /**
  * How a session starts.
