@@ -58,9 +58,9 @@ export interface Agent {
 
 /** Builds an agent; nothing runs before its tasks do. The health port opens first, so that it can say what the start waits for. */
 export function createAgent(config: AgentConfig, deps: AgentDeps): Agent {
-  const { log, clock } = deps;
+  const { log } = deps;
   const metrics = createMetrics({ processMetrics: true });
-  const view = new AgentView(clock);
+  const view = new AgentView();
   let gauges: AgentGauges | undefined;
   const agentMetrics = createAgentMetrics(metrics, () => gauges);
   const health = new HealthServer({ metrics, view, log }, { host: config.agent.healthHost, port: config.agent.healthPort });

@@ -36,7 +36,6 @@ export async function applyOne(run: ApplyRun, object: PlannedObject, resource: R
       if (outcome) return outcome;
     } catch (error) {
       signal.throwIfAborted();
-      run.unanswered.count = error instanceof KubeError ? 0 : run.unanswered.count + 1;
       if (missing(error, resource.plural) === 'kind') run.engine.kube.resources.invalidate();
       const wait = nextWait(run, object, resource, error, failures++);
       if (wait === undefined || !(await pause(run, wait, signal))) return failed(object, resource, error);
@@ -93,7 +92,6 @@ async function dryRun(sending: Sending, signal: AbortSignal): Promise<DryRun | u
 
 /** One try: undefined when the object is to be sent again, because something was put in order first. */
 async function tryOnce(sending: Sending, signal: AbortSignal): Promise<Outcome | undefined> {
-  const { run } = sending;
   const refusal = await refuseAdoption(sending, signal);
   if (refusal) return refusal;
   let applied: Applied;
@@ -102,10 +100,8 @@ async function tryOnce(sending: Sending, signal: AbortSignal): Promise<Outcome |
   } catch (error) {
     const remedy = await findRemedy(sending, error, signal);
     if (remedy === undefined) throw error;
-    run.unanswered.count = 0;
     return remedy === 'again' ? undefined : remedy;
   }
-  run.unanswered.count = 0;
   return await settle(sending, applied, signal);
 }
 

@@ -213,7 +213,6 @@ function applyRun(
     seen: new Map([...suspects].map(([key, { live }]) => [key, live?.metadata])),
     terminating,
     freshGroups: new Set(),
-    unanswered: { count: 0 },
     onApplied: (entry) => inventory.entries.set(keyString(entry), keepFinished(entry, before.get(keyString(entry)))),
     stop,
     priority: isSettled(inventory, target) ? 'low' : 'normal',

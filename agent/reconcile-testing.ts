@@ -7,7 +7,7 @@ import type { Manifest } from '#lib/object.ts';
 import { createYamlPool, type YamlPool } from '#lib/yaml-pool.ts';
 import { ApplyOptionsSchema, DeletionPolicy, Phase } from '#proto/brokkr/v1/content_pb.js';
 import type { AttemptEvent, StackHealth, StackStatus } from '#proto/brokkr/v1/sync_pb.js';
-import type { Kube } from './kube/kube.ts';
+import type { Kube, KubeDeps } from './kube/kube.ts';
 import { openTestKube } from './kube/testing.ts';
 import { openReconciler, type Reconciler, type ReconcilerDeps, type ReconcilerOptions } from './reconcile.ts';
 import { ContentUnavailableError, type HeldStack, type StackTarget, type StackTombstone } from './target.ts';
@@ -51,6 +51,8 @@ export interface StartOptions extends Pick<ReconcilerDeps, 'rules'> {
   readonly log?: Logger;
   /** Whether deletions are held. */
   readonly held?: boolean;
+  /** Told of every request. */
+  readonly observe?: KubeDeps['observe'];
 }
 
 /** For tests: the API server, or the proxy before it. */
@@ -93,8 +95,8 @@ export function openTestBroker(namespace: string, clock: Clock = systemClock): T
       approved: true,
       ...settings,
     }),
-    async start(server, { held: deletionsHeld = false, rules, log = createLog('test', { level: 'fatal' }), ...options }) {
-      const kube = openTestKube(server, {}, clock);
+    async start(server, { held: deletionsHeld = false, rules, observe, log = createLog('test', { level: 'fatal' }), ...options }) {
+      const kube = openTestKube(server, observe, clock);
       const deps = { kube, yaml, content, report: recorder.report, clock, log, random: () => 0.5, newId: randomUUID };
       const needTarget = (stackId: string) => void needed.push(stackId);
       const reconciler = openReconciler(

@@ -14,7 +14,8 @@ const SCHEDULES: Readonly<Record<ErrorClass, Schedule>> = {
   'transient-slow': { baseMs: 1000, capMs: 60_000 },
   dependency: { baseMs: 5000, capMs: 60_000 },
   policy: { baseMs: 10_000, capMs: 600_000 },
-  permission: { baseMs: 30_000, capMs: 1_800_000 },
+  // Grants are not announced: a right that is given is used within a minute, jitter included.
+  permission: { baseMs: 15_000, capMs: 45_000 },
   denied: { baseMs: 300_000, capMs: 300_000 },
   permanent: { baseMs: 600_000, capMs: 600_000 },
   size: { baseMs: 600_000, capMs: 600_000 },
