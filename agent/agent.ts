@@ -20,6 +20,7 @@ import type { Kube } from './kube/kube.ts';
 import { elect, LeadershipLostError } from './leader.ts';
 import { createLinks, type Links } from './links.ts';
 import { type AgentGauges, createAgentMetrics } from './metrics.ts';
+import { engineObserver } from './observe.ts';
 import { openOutbox } from './outbox.ts';
 import { openReconciler, type Reconciler } from './reconcile.ts';
 import { Reports } from './reports.ts';
@@ -162,9 +163,10 @@ async function work(
       newId,
       needTarget: (stackId) => reports.need(stackId),
       rules: () => rules.current(),
+      observe: engineObserver(parts.metrics),
     },
     {
-      ...{ agentId, namespace, credential: identity.keyDigest },
+      ...{ agentId, namespace, credential: identity.keyDigest, clusterWide: config.agent.watchNamespace === undefined },
       ...{ defaultNamespace: config.agent.watchNamespace ?? 'default', concurrency: config.agent.concurrency },
       verifyIntervalMs: config.agent.verifyIntervalMs,
     },
@@ -182,6 +184,7 @@ async function work(
     failingStacks: () => reports.failing,
     stacks: () => held.size,
     kubernetesLatency: () => facts.seen && facts.seen.latencyMs / 1000,
+    ...{ kube, engine: reconciler, yaml },
   });
   const register: Task = { name: 'registration', run: (inner) => registerAll(parts, inner) };
   const selfCheck: Task = { name: 'identity', run: (inner) => checkSelf(mistaken.promise, identity, deps.dataDir, inner) };

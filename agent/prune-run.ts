@@ -41,6 +41,14 @@ export function isNews(entry: InventoryEntry, { kind }: Removal): boolean {
   return kind !== 'kept' && !(kind === 'terminating' && entry.state === 'deleting');
 }
 
+/** Counts what became of the removals of one run. */
+export function tellRemovals({ observe }: Engine, removed: ReadonlyMap<InventoryEntry, Removal>): void {
+  for (const [entry, removal] of removed) {
+    const guard = removal.kind === 'kept' ? removal.status.reason : '';
+    if (guard !== '' || isNews(entry, removal)) observe.removed(removal.kind, guard);
+  }
+}
+
 /** When to try again what is kept: `soon` while another stack is about to take something over; undefined when nothing changes by itself. */
 export type RemoveAgain = 'soon' | 'later' | undefined;
 

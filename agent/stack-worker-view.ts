@@ -14,11 +14,16 @@ import { terminatingStatus } from './terminating.ts';
 /** Characters of a message. */
 const MAX_MESSAGE = 1000;
 
+/** Phases in which something is done; in the others a stack rests. */
+const WORKING: ReadonlySet<Phase> = new Set([Phase.RECEIVED, Phase.VALIDATED, Phase.APPLYING, Phase.PRUNING]);
+
 /** What a stack has to say about itself, told to the broker whenever it changes. */
 export class StackView {
-  readonly #engine: Pick<Engine, 'report' | 'clock'>;
+  readonly #engine: Pick<Engine, 'report' | 'clock' | 'observe'>;
   readonly #inventory: Inventory;
   #phase: Phase;
+  /** Monotonic time at which it began. */
+  #phaseAt: number;
   #message = '';
   #objects: readonly ObjectStatus[] = [];
   #drifted: readonly ObjectStatus[] = [];
@@ -27,15 +32,20 @@ export class StackView {
   /** The target in work: received, though perhaps not stored yet. */
   #target: Pick<StackTarget, 'generation' | 'manifestDigest'> | undefined;
 
-  constructor(engine: Pick<Engine, 'report' | 'clock'>, inventory: Inventory) {
+  constructor(engine: Pick<Engine, 'report' | 'clock' | 'observe'>, inventory: Inventory) {
     this.#engine = engine;
     this.#inventory = inventory;
     this.#phase = restoredPhase(inventory);
     this.#message = failureOf(inventory.head);
+    this.#phaseAt = engine.clock.monotonic();
   }
 
   get phase(): Phase {
     return this.#phase;
+  }
+
+  get health(): Health {
+    return this.#count?.health ?? Health.UNSPECIFIED;
   }
 
   /** The report as it would be sent now. */
@@ -52,7 +62,7 @@ export class StackView {
       refusedGeneration: head.failed?.generation ?? 0n,
       goodGeneration: head.good?.generation ?? 0n,
       phase: this.#phase,
-      health: count?.health ?? Health.UNSPECIFIED,
+      health: this.health,
       message: [this.#message, this.#unseen].filter(Boolean).join('; ').slice(0, MAX_MESSAGE),
       objects: [...objects, ...terminating, ...this.#drifted, ...(count?.objects ?? [])].slice(0, MAX_OBJECTS),
       objectsTotal: count?.objectsTotal ?? entries.size,
@@ -69,6 +79,9 @@ export class StackView {
 
   /** A new phase. */
   show(phase: Phase, message = '', objects: readonly ObjectStatus[] = []): void {
+    const now = this.#engine.clock.monotonic();
+    if (WORKING.has(this.#phase)) this.#engine.observe.phaseEnded(Phase[this.#phase].toLowerCase(), (now - this.#phaseAt) / 1000);
+    this.#phaseAt = now;
     this.#phase = phase;
     this.#message = message;
     this.#objects = objects;

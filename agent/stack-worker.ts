@@ -1,7 +1,7 @@
 import { jitter } from '#lib/backoff.ts';
 import { errorText } from '#lib/errors.ts';
 import { Wakeup } from '#lib/signal.ts';
-import { type ApplyOptions, type ObjectStatus, Phase } from '#proto/brokkr/v1/content_pb.js';
+import { type ApplyOptions, type Health, type ObjectStatus, Phase } from '#proto/brokkr/v1/content_pb.js';
 import type { StackStatus } from '#proto/brokkr/v1/sync_pb.js';
 import type { Engine, OwnedKey } from './apply-engine.ts';
 import { type Suspect, Suspects } from './drift-suspects.ts';
@@ -97,6 +97,11 @@ export class StackWorker implements HealthSubject, WatchedStack {
   /** Whether the server has to serve more kinds before the stack can go on. */
   get waitsForKinds(): boolean {
     return typeof this.#next?.until === 'object';
+  }
+
+  /** As last counted. */
+  get health(): Health {
+    return this.#view.health;
   }
 
   /** The state as it would be reported now. */

@@ -143,8 +143,8 @@ describe('T32 etcd that is stopped', () => {
     agent.reconciler.offer(second);
     await broker.until('down', () => agent.kube.transport.isDown, 100_000);
     expect(codes).toContain('apply error'); // our deadline: the server itself would have answered after 25 s
-    const sent = proxy.count();
     await broker.until('failed', () => broker.statuses.get(first.stackId)?.phase === Phase.FAILED, 60_000);
+    const sent = proxy.count();
     while (systemClock.monotonic() - stoppedAt < 25_000) await systemClock.sleep(200, signal);
     const meanwhile = proxy.requests.slice(sent);
     expect(meanwhile.length).toBeGreaterThan(0);
