@@ -6,7 +6,7 @@ interface Schedule {
 }
 
 /** When a failed attempt is repeated, by the class of its failure (APPLY §5.8); the wait doubles from the first to the second number. */
-const SCHEDULES: Readonly<Record<ErrorClass, Schedule>> = {
+export const SCHEDULES: Readonly<Record<ErrorClass, Schedule>> = {
   transient: { baseMs: 500, capMs: 60_000 },
   race: { baseMs: 500, capMs: 30_000 },
   expired: { baseMs: 500, capMs: 30_000 },
@@ -23,6 +23,10 @@ const SCHEDULES: Readonly<Record<ErrorClass, Schedule>> = {
 
 /** Milliseconds until the next attempt after `failures` failed ones (1 is the first). */
 export function retryMs(kind: ErrorClass, failures: number): number {
-  const { baseMs, capMs } = SCHEDULES[kind];
+  return doubled(SCHEDULES[kind], failures);
+}
+
+/** The wait after so many tries (1 is the first), in milliseconds. */
+export function doubled({ baseMs, capMs }: Schedule, failures: number): number {
   return Math.min(capMs, baseMs * 2 ** Math.min(failures - 1, 20));
 }

@@ -94,7 +94,14 @@ interface ProxyOptions {
   readonly dateOffsetMs?: KubeProxyOptions['dateOffsetMs'];
 }
 
-async function startProxy({ target, ca, buffer, onRequest, keepBodies = false, dateOffsetMs = () => 0 }: ProxyOptions): Promise<HttpProxy> {
+async function startProxy({
+  target,
+  ca,
+  buffer,
+  onRequest,
+  keepBodies = false,
+  dateOffsetMs = () => 0,
+}: ProxyOptions): Promise<HttpProxy> {
   const requests: ProxiedRequest[] = [];
   const sockets = new Set<Socket>();
   const agent = target.startsWith('https:') ? new HttpsAgent({ ca, keepAlive: true }) : undefined;

@@ -61,36 +61,39 @@ describe('T41 clocks that are wrong', () => {
     expect(Math.abs(Math.abs(offset ?? Number.NaN) - 2 * HOURS_MS)).toBeLessThan(GOOD_MS);
   });
 
-  it.each([-2, 2])('T41 a token is renewed before it expires by the clock of the server, the agent being %i h off', async (hours) => {
-    const { server } = rig;
-    const directory = await temporaryDirectory();
-    const runs = join(directory, 'runs');
-    await appendFile(runs, '');
-    const expiresInMs = 180_000;
-    const script = `require('node:fs').appendFileSync(${JSON.stringify(runs)}, 'x');
+  it.each([-2, 2])(
+    'T41 a token is renewed before it expires by the clock of the server, the agent being %i h off',
+    async (hours) => {
+      const { server } = rig;
+      const directory = await temporaryDirectory();
+      const runs = join(directory, 'runs');
+      await appendFile(runs, '');
+      const expiresInMs = 180_000;
+      const script = `require('node:fs').appendFileSync(${JSON.stringify(runs)}, 'x');
       const expirationTimestamp = new Date(Date.now() + ${expiresInMs}).toISOString();
       console.log(JSON.stringify({ kind: 'ExecCredential', status: { token: ${JSON.stringify(server.identities.ops.token)}, expirationTimestamp } }));`;
-    const exec = {
-      apiVersion: 'client.authentication.k8s.io/v1',
-      ...{ command: process.execPath, args: ['-e', script], env: {}, directory, provideClusterInfo: false },
-    };
-    let passedMs = 0;
-    const clock = {
-      ...setWrong(hours * HOURS_MS),
-      now: () => systemClock.now() + hours * HOURS_MS + passedMs,
-      monotonic: () => systemClock.monotonic() + passedMs,
-    };
-    await using proxy = await startKubeProxy({ target: server.url, ca: server.caData, dateOffsetMs: () => passedMs });
-    await using kube = openTestKube({ url: proxy.url, rest: { auth: { kind: 'exec', plugin: exec } } }, {}, clock);
-    const count = async () => (await readFile(runs, 'utf8')).length;
-    await kube.version(signal);
-    await kube.version(signal);
-    expect(await count()).toBe(1);
-    passedMs = 100_000; // 80 s are left, a minute of which is the margin
-    await kube.version(signal);
-    expect(await count()).toBe(1);
-    passedMs = 130_000;
-    await kube.version(signal);
-    expect(await count()).toBe(2);
-  });
+      const exec = {
+        apiVersion: 'client.authentication.k8s.io/v1',
+        ...{ command: process.execPath, args: ['-e', script], env: {}, directory, provideClusterInfo: false },
+      };
+      let passedMs = 0;
+      const clock = {
+        ...setWrong(hours * HOURS_MS),
+        now: () => systemClock.now() + hours * HOURS_MS + passedMs,
+        monotonic: () => systemClock.monotonic() + passedMs,
+      };
+      await using proxy = await startKubeProxy({ target: server.url, ca: server.caData, dateOffsetMs: () => passedMs });
+      await using kube = openTestKube({ url: proxy.url, rest: { auth: { kind: 'exec', plugin: exec } } }, {}, clock);
+      const count = async () => (await readFile(runs, 'utf8')).length;
+      await kube.version(signal);
+      await kube.version(signal);
+      expect(await count()).toBe(1);
+      passedMs = 100_000; // 80 s are left, a minute of which is the margin
+      await kube.version(signal);
+      expect(await count()).toBe(1);
+      passedMs = 130_000;
+      await kube.version(signal);
+      expect(await count()).toBe(2);
+    },
+  );
 });

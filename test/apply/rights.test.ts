@@ -79,6 +79,27 @@ describe('T37 rights that are missing', () => {
     expect(calls.filter(({ verb }) => verb !== 'watch')).toEqual([]);
   });
 
+  it('T37 to delete: the object is kept, and goes within a minute of the grant', { timeout: 240_000 }, async () => {
+    const verbs = ['get', 'list', 'watch', 'create', 'patch'];
+    const rules = [INVENTORY, { apiGroups: [''], resources: ['secrets'], verbs }];
+    const identity = await server.identity('no-delete', { namespace, rules });
+    await using agent = await broker.start(endpoint(identity.token), { namespace, clusterWide: false });
+    const first = await broker.publish(yaml(configMap('stays'), secret('goes')));
+    agent.reconciler.offer(first);
+    await broker.applied(first);
+    const second = await broker.publish(configMap('stays'), { after: first });
+    const mark = await server.auditMark();
+    agent.reconciler.offer(second);
+    await broker.applied(second);
+    expect(broker.statuses.get(second.stackId)?.objects).toMatchObject([{ name: 'goes', state: 'kept', reason: 'forbidden' }]);
+    const tries = async () => (await server.auditEvents({ user: identity.user, since: mark, verbs: ['delete'] })).length;
+    await expect.poll(tries, { timeout: 60_000 }).toBeGreaterThanOrEqual(4); // the wait is at its longest now
+    await grant(identity, 'secrets');
+    const grantedAt = fast.monotonic();
+    await expect.poll(() => live('secrets', 'goes'), { timeout: HEALED_MS / SPEED }).toBe(404);
+    expect(fast.monotonic() - grantedAt).toBeLessThan(HEALED_MS);
+  });
+
   it('T37 of a service account a stack is applied as: that stack alone fails, and is healed by a grant', {
     timeout: 240_000,
   }, async () => {
