@@ -89,6 +89,7 @@ export class Reconciler implements Task {
   readonly #health: HealthReporter;
   readonly #states: HealthWatch;
   readonly #kinds: KindWatch;
+  readonly #clusterWide: boolean;
   readonly #slots: Slots;
   readonly #started = new Set<StackWorker>();
   readonly #arrivals = new Wakeup();
@@ -102,6 +103,7 @@ export class Reconciler implements Task {
     const { clusterWide = true, verifyIntervalMs = VERIFY_INTERVAL_MS } = options;
     this.#place = { kube: deps.kube, log: deps.log, agentId, namespace, writer: deps.newId() };
     this.#slots = new Slots(concurrency);
+    this.#clusterWide = clusterWide;
     const marked = new MarkedObjectSearch(deps);
     this.#engine = {
       ...deps,
@@ -224,7 +226,8 @@ export class Reconciler implements Task {
 
   async run(signal: AbortSignal): Promise<void> {
     const workers: Task = { name: 'stack workers', run: (inner) => this.#runWorkers(inner) };
-    await runTasks([this.#watch, this.#states, this.#health, this.#kinds, workers], signal);
+    const kinds = this.#clusterWide ? [this.#kinds] : []; // definitions are in no namespace
+    await runTasks([this.#watch, this.#states, this.#health, ...kinds, workers], signal);
   }
 
   /** Starts a loop for each stack as it arrives, and waits for all of them at the end. */
