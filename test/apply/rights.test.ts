@@ -65,14 +65,16 @@ describe('T37 rights that are missing', () => {
       expect(event.message).toMatch(/cannot patch resource \\?"secrets\\?"/);
       expect(JSON.stringify(event.objects)).not.toContain('do-not-tell');
     }
+    const cannotSee = `secrets in ${namespace}`;
+    const status = () => broker.statuses.get(target.stackId)?.message ?? '';
+    await broker.until('told what is not seen', () => status().includes(cannotSee));
     await grant(identity, 'secrets');
     const grantedAt = fast.monotonic();
     await broker.until('healed', () => broker.statuses.get(target.stackId)?.phase === Phase.APPLIED, HEALED_MS);
     expect(fast.monotonic() - grantedAt).toBeLessThan(HEALED_MS);
     expect(await live('secrets', 'locked')).toBe(200);
 
-    await broker.until('watched', () => broker.statuses.get(target.stackId)?.phase === Phase.APPLIED);
-    await systemClock.sleep(2000, signal); // the watch of the new kind begins
+    await broker.until('watched', () => !status().includes(cannotSee), 120_000);
     const mark = await server.auditMark();
     await systemClock.sleep(10_000, signal); // 50 s of the engine's time: longer than the longest wait
     const calls = await server.auditEvents({ user: identity.user, since: mark });

@@ -43,14 +43,14 @@ describe('the metrics of an agent', () => {
 
     const values = await scrape(url);
     const counted = Object.fromEntries(
-      [...values].filter(([name]) =>
-        /^(apply_total|prune_total|objects|stack_health|drift_corrected_total|watch_lists)/.test(name),
-      ),
+      [...values].filter(([name]) => /^(apply_total|prune_total|objects|stack_health|drift_|watch_lists)/.test(name)),
     );
     expect(counted).toMatchObject({
       'apply_total{kind="ConfigMap",result="created"}': 3,
       'apply_total{kind="ConfigMap",result="configured"}': 2, // the correction and the change of b
       'apply_total{kind="Service",result="rejected"}': 1,
+      'drift_detected_total{kind="ConfigMap",manager="controller"}': 1, // no person, by the name of the HTTP client
+      'drift_corrected_total{kind="ConfigMap"}': 1,
       'prune_total{result="deleted",guard=""}': 1,
       'objects{state="applied"}': 2,
       'objects{state="deleting"}': 0,
