@@ -20,6 +20,7 @@ import type { Kube } from './kube/kube.ts';
 import { elect, LeadershipLostError } from './leader.ts';
 import { createLinks, type Links } from './links.ts';
 import { type AgentGauges, createAgentMetrics } from './metrics.ts';
+import { engineObserver } from './observe.ts';
 import { openOutbox } from './outbox.ts';
 import { Questions } from './questions.ts';
 import { openReconciler, type Reconciler } from './reconcile.ts';
@@ -59,9 +60,9 @@ export interface Agent {
 
 /** Builds an agent; nothing runs before its tasks do. The health port opens first, so that it can say what the start waits for. */
 export function createAgent(config: AgentConfig, deps: AgentDeps): Agent {
-  const { log, clock } = deps;
+  const { log } = deps;
   const metrics = createMetrics({ processMetrics: true });
-  const view = new AgentView(clock);
+  const view = new AgentView();
   let gauges: AgentGauges | undefined;
   const agentMetrics = createAgentMetrics(metrics, () => gauges);
   const health = new HealthServer({ metrics, view, log }, { host: config.agent.healthHost, port: config.agent.healthPort });
@@ -163,9 +164,10 @@ async function work(
       newId,
       needTarget: (stackId) => reports.need(stackId),
       rules: () => rules.current(),
+      observe: engineObserver(parts.metrics),
     },
     {
-      ...{ agentId, namespace, credential: identity.keyDigest },
+      ...{ agentId, namespace, credential: identity.keyDigest, clusterWide: config.agent.watchNamespace === undefined },
       ...{ defaultNamespace: config.agent.watchNamespace ?? 'default', concurrency: config.agent.concurrency },
       verifyIntervalMs: config.agent.verifyIntervalMs,
     },
@@ -184,6 +186,7 @@ async function work(
     failingStacks: () => reports.failing,
     stacks: () => held.size,
     kubernetesLatency: () => facts.seen && facts.seen.latencyMs / 1000,
+    ...{ kube, engine: reconciler, yaml },
   });
   const register: Task = { name: 'registration', run: (inner) => registerAll(parts, inner) };
   const selfCheck: Task = { name: 'identity', run: (inner) => checkSelf(mistaken.promise, identity, deps.dataDir, inner) };

@@ -7,6 +7,7 @@ import type { InventoryEntry } from './inventory-codec.ts';
 import type { MarkedObjects, MarkedSearch } from './inventory-rebuild.ts';
 import type { Kube } from './kube/kube.ts';
 import type { Impersonation } from './kube/transport.ts';
+import type { EngineObserver } from './observe.ts';
 import type { ContentSource, ReportSink } from './target.ts';
 
 /** What all stacks of an agent share. */
@@ -21,6 +22,8 @@ export interface Engine {
   readonly random: () => number;
   /** Ids of attempts. */
   readonly newId: () => string;
+  /** Told what happens, for metrics. */
+  readonly observe: EngineObserver;
   readonly agentId: string;
   /** Namespace of the inventories. */
   readonly namespace: string;

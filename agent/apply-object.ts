@@ -14,6 +14,7 @@ import type { Fingerprint, InventoryEntry } from './inventory-codec.ts';
 import { classify, isConversion, KubeError, missing } from './kube/errors.ts';
 import type { Applied, ManagedFieldsEntry, ObjectMeta } from './kube/objects.ts';
 import type { Resource } from './kube/resource.ts';
+import { verdictOf } from './observe.ts';
 import type { PlannedObject } from './plan.ts';
 
 /** Waits between tries of one object within one attempt; after that the attempt fails and is repeated as a whole. */
@@ -28,6 +29,15 @@ const MAX_RETRY_AFTER_MS = 5000;
  * that a stranger of the same name is noticed. Never rejects but with the signal's reason: failures are outcomes.
  */
 export async function applyOne(run: ApplyRun, object: PlannedObject, resource: Resource, signal: AbortSignal): Promise<Outcome> {
+  const { clock, observe } = run.engine;
+  const startedAt = clock.monotonic();
+  const outcome = await applyWithRetries(run, object, resource, signal);
+  const verdict = verdictOf(outcome);
+  if (verdict !== undefined) observe.applied(object.kind, verdict, (clock.monotonic() - startedAt) / 1000);
+  return outcome;
+}
+
+async function applyWithRetries(run: ApplyRun, object: PlannedObject, resource: Resource, signal: AbortSignal): Promise<Outcome> {
   const sending = startSending(run, object, resource);
   for (let failures = 0; ; ) {
     if (!sending.recreated && (run.stop.aborted || isUnreachable(run))) return { kind: 'skipped' };
@@ -36,10 +46,9 @@ export async function applyOne(run: ApplyRun, object: PlannedObject, resource: R
       if (outcome) return outcome;
     } catch (error) {
       signal.throwIfAborted();
-      run.unanswered.count = error instanceof KubeError ? 0 : run.unanswered.count + 1;
       if (missing(error, resource.plural) === 'kind') run.engine.kube.resources.invalidate();
       const wait = nextWait(run, object, resource, error, failures++);
-      if (wait === undefined || !(await pause(run, wait, signal))) return failed(object, resource, error);
+      if (wait === undefined || !(await pause(run, error, wait, signal))) return failed(object, resource, error);
     }
   }
 }
@@ -61,7 +70,7 @@ export async function dryRunOne(
     } catch (error) {
       signal.throwIfAborted();
       const wait = nextWait(run, object, resource, error, failures++);
-      if (wait === undefined || !(await pause(run, wait, signal))) return failed(object, resource, error);
+      if (wait === undefined || !(await pause(run, error, wait, signal))) return failed(object, resource, error);
     }
   }
 }
@@ -93,7 +102,6 @@ async function dryRun(sending: Sending, signal: AbortSignal): Promise<DryRun | u
 
 /** One try: undefined when the object is to be sent again, because something was put in order first. */
 async function tryOnce(sending: Sending, signal: AbortSignal): Promise<Outcome | undefined> {
-  const { run } = sending;
   const refusal = await refuseAdoption(sending, signal);
   if (refusal) return refusal;
   let applied: Applied;
@@ -102,10 +110,8 @@ async function tryOnce(sending: Sending, signal: AbortSignal): Promise<Outcome |
   } catch (error) {
     const remedy = await findRemedy(sending, error, signal);
     if (remedy === undefined) throw error;
-    run.unanswered.count = 0;
     return remedy === 'again' ? undefined : remedy;
   }
-  run.unanswered.count = 0;
   return await settle(sending, applied, signal);
 }
 
@@ -189,12 +195,14 @@ async function refuseAdoption({ run, object, resource, uid }: Sending, signal: A
 }
 
 function nextWait(
-  { engine, freshGroups }: ApplyRun,
+  run: ApplyRun,
   object: PlannedObject,
   { plural }: Resource,
   error: unknown,
   attempt: number,
 ): number | undefined {
+  if (isUnreachable(run)) return undefined;
+  const { engine, freshGroups } = run;
   const kind = classify(error);
   if (kind === 'race') return RACE_WAITS_MS[attempt];
   if (kind === 'dependency' && missing(error, plural) === 'kind' && freshGroups.has(object.group)) return FRESH_WAITS_MS[attempt];
@@ -206,9 +214,10 @@ function nextWait(
 }
 
 /** False when the sync was asked to stop. */
-async function pause({ engine, stop }: ApplyRun, ms: number, signal: AbortSignal): Promise<boolean> {
+async function pause({ engine, stop }: ApplyRun, error: unknown, ms: number, signal: AbortSignal): Promise<boolean> {
   try {
     await engine.clock.sleep(ms, AbortSignal.any([stop, signal]));
+    engine.observe.retried(classify(error));
     return true;
   } catch {
     signal.throwIfAborted();

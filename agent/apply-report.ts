@@ -63,9 +63,15 @@ export function problemText(problem: Problem, positions: boolean): string {
   return `${place.join(', ')}${place.length > 0 ? ': ' : ''}${problem.message}`;
 }
 
+/** What the authoriser says (k8s.io/apiserver, responsewriters.Forbidden): it names user, verb and resource, and has not seen the object. */
+const FORBIDDEN =
+  /User "[^"]*" cannot \w+ resource "[^"]*" in API group "[^"]*"( in the namespace "[^"]*"| at the cluster scope)?/;
+
 /** Why a request about an object failed, without values of a Secret. */
 export function failureText(kind: string, error: unknown): string {
   if (kind !== 'Secret' || !(error instanceof KubeError)) return errorText(error);
+  const forbidden = error.status === 403 ? FORBIDDEN.exec(error.message)?.[0] : undefined;
+  if (forbidden !== undefined) return forbidden;
   const fields = error.causes.map(({ field, reason }) => `${field} (${reason})`).join(', ');
   return `${error.reason || `HTTP ${error.status}`}${fields === '' ? '' : `: ${fields}`}`;
 }

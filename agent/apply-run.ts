@@ -55,20 +55,15 @@ export interface ApplyRun {
   readonly terminating: ReadonlyMap<string, ObjectStatus>;
   /** Called as soon as an object is applied. */
   readonly onApplied: (entry: InventoryEntry) => void;
-  /** Calls in a row that got no answer, over all objects. */
-  readonly unanswered: { count: number };
   /** Ends the sync at object borders: nothing new is sent, nothing is waited for. */
   readonly stop: AbortSignal;
   /** Of the calls: corrections let everything else go first. */
   readonly priority: Priority;
 }
 
-/** Three tries of what is usually in flight. */
-const MAX_UNANSWERED = 48;
-
 /** Whether the server has stopped answering: the rest of the attempt is given up. */
-export function isUnreachable({ unanswered }: ApplyRun): boolean {
-  return unanswered.count >= MAX_UNANSWERED;
+export function isUnreachable({ engine }: ApplyRun): boolean {
+  return engine.kube.transport.isDown;
 }
 
 /** Where an object is. */

@@ -5,6 +5,7 @@ import { clusterUidOf, type Identity, type RetryDeps, saveIdentity, untilDone } 
 import { type Kube, openKube } from './kube/kube.ts';
 import { type Env, loadCredentials } from './kube/kubeconfig.ts';
 import type { AgentMetrics } from './metrics.ts';
+import { kubeObserver } from './observe.ts';
 import type { AgentView } from './view.ts';
 
 /** What opening the cluster needs. */
@@ -21,12 +22,8 @@ export async function openCluster(path: string | undefined, deps: ClusterDeps, s
   const retry = { clock, log, random, waiting: (problem: string) => view.starting(problem) };
   const credentials = await untilDone('finding the cluster', () => loadCredentials({ path }, env, signal), retry, signal);
   const cluster = createHash('sha256').update(credentials.server).digest('hex').slice(0, 12);
-  const request = (operation: string, code: string, seconds: number) => {
-    metrics.kubernetesRequests.inc({ operation, code });
-    metrics.kubernetesSeconds.observe({ operation }, seconds);
-  };
   return openKube(
-    { clock, log, random, env, observe: { request } },
+    { clock, log, random, env, observe: kubeObserver(metrics) },
     { credentials, openapiDir: join(dataDir, 'openapi', cluster) },
   );
 }

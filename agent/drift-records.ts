@@ -105,6 +105,8 @@ export class DriftRecords {
       if (each.mode === 'detect' && !known) detected.push(status);
       if (each.mode !== 'detect' && this.#fights.tell(each.key)) fights.push(status);
     }
+    for (const status of detected) this.#engine.observe.drifted(status, false);
+    for (const status of fights) this.#engine.observe.fought(status);
     await this.#tell(target, detected, true, 'changed by others and left as they are');
     await this.#tell(target, fights, false, 'changed again after each of three corrections');
   }

@@ -11,7 +11,7 @@ import type { InventoryEntry } from './inventory-codec.ts';
 import { classify } from './kube/errors.ts';
 import type { Kube } from './kube/kube.ts';
 import type { KubeObject } from './kube/objects.ts';
-import type { ReflectorEvent } from './kube/reflector.ts';
+import type { Reflector, ReflectorEvent } from './kube/reflector.ts';
 import { hasReadiness } from './readiness.ts';
 
 /** Takes what is seen of the objects of all stacks. Keys are those of the inventory (`keyString`). */
@@ -38,6 +38,13 @@ interface Use {
   newest: string;
 }
 
+interface Running {
+  readonly stop: AbortController;
+  readonly done: Promise<void>;
+  readonly plural: string;
+  readonly reflector: Reflector;
+}
+
 /** Kinds watched at most; those beyond are not (APPLY §5.13). */
 const MAX_KINDS = 200;
 
@@ -49,19 +56,25 @@ export class ObjectWatch implements Task {
   readonly name = 'object watch';
   readonly #kube: Kube;
   readonly #log: Logger;
+  readonly #clusterWide: boolean;
   readonly #observer: WatchObserver;
   readonly #uses = new Map<string, Map<string, Use>>();
   /** By kind and namespace (empty for the whole cluster). */
-  readonly #running = new Map<string, { readonly stop: AbortController; readonly done: Promise<void> }>();
+  readonly #running = new Map<string, Running>();
   /** Kinds the agent may not watch cluster-wide. */
   readonly #confined = new Set<string>();
   /** Watches that do not work now, in words, by key as `#running`. */
   readonly #unseen = new Map<string, string>();
   readonly #wakeup = new Wakeup();
 
-  constructor({ kube, log }: { readonly kube: Kube; readonly log: Logger }, observer: WatchObserver) {
+  /** Without `clusterWide` it never asks for more than the namespaces in use. */
+  constructor(
+    { kube, log, clusterWide }: { readonly kube: Kube; readonly log: Logger; readonly clusterWide: boolean },
+    observer: WatchObserver,
+  ) {
     this.#kube = kube;
     this.#log = log;
+    this.#clusterWide = clusterWide;
     this.#observer = observer;
   }
 
@@ -101,6 +114,16 @@ export class ObjectWatch implements Task {
     return [...new Set(keys)].flatMap((key) => this.#unseen.get(key) ?? []).sort();
   }
 
+  /** Monotonic time of the last sign of life of each kind's watches (of the quietest one), by plural. */
+  get heardAt(): ReadonlyMap<string, number> {
+    const times = new Map<string, number>();
+    for (const { plural, reflector } of this.#running.values()) {
+      const { lastEventAt } = reflector;
+      if (lastEventAt !== undefined) times.set(plural, Math.min(lastEventAt, times.get(plural) ?? lastEventAt));
+    }
+    return times;
+  }
+
   async run(signal: AbortSignal): Promise<void> {
     try {
       for (;;) {
@@ -127,7 +150,7 @@ export class ObjectWatch implements Task {
         // With other rules the watch begins anew, which shows every object to them.
         const rules = this.#rulesFor(key);
         const ruled = rules !== '';
-        if (kind.namespaced && this.#confined.has(key)) {
+        if (kind.namespaced && (!this.#clusterWide || this.#confined.has(key))) {
           for (const namespace of namespaces) wanted.set(`${key}/${namespace}${rules}`, { kind, namespace, ruled });
         } else wanted.set(`${key}/${rules}`, { kind, namespace: undefined, ruled });
       }
@@ -146,8 +169,9 @@ export class ObjectWatch implements Task {
       }
       const stop = new AbortController();
       const whole = ruled || hasReadiness(kind.group, kind.kind);
-      const done = this.#watch(kind, namespace, whole, AbortSignal.any([signal, stop.signal]));
-      this.#running.set(key, { stop, done });
+      const reflector = this.#reflector(kind, namespace, whole);
+      const done = this.#watch(kind, reflector, AbortSignal.any([signal, stop.signal]));
+      this.#running.set(key, { stop, done, reflector, plural: kind.plural });
     }
   }
 
@@ -167,10 +191,10 @@ export class ObjectWatch implements Task {
     return [...new Set(texts)].sort().join('');
   }
 
-  async #watch(kind: WatchedKind, namespace: string | undefined, whole: boolean, signal: AbortSignal): Promise<void> {
+  #reflector(kind: WatchedKind, namespace: string | undefined, whole: boolean): Reflector {
     const present = new Set<string>();
     const since = this.#newest(`${kind.group}/${kind.kind}`);
-    const reflector = this.#kube.reflector({
+    return this.#kube.reflector({
       ...(since !== '' && { since }),
       resource: { ...kind, verbs: [] },
       namespace,
@@ -178,6 +202,9 @@ export class ObjectWatch implements Task {
       content: whole ? 'full' : 'metadata',
       onEvent: (event) => this.#tell(kind, namespace, present, event),
     });
+  }
+
+  async #watch(kind: WatchedKind, reflector: Reflector, signal: AbortSignal): Promise<void> {
     try {
       await reflector.run(signal);
     } catch (error) {

@@ -36,6 +36,7 @@ export interface MapContent {
 interface Known {
   readonly uid: string;
   readonly version: string;
+  readonly bytes: number;
 }
 
 /**
@@ -58,6 +59,11 @@ export class InventoryMaps {
     return [...this.#known.keys()];
   }
 
+  /** Bytes of their entries, as stored. */
+  get bytes(): number {
+    return [...this.#known.values()].reduce((sum, { bytes }) => sum + bytes, 0);
+  }
+
   /** Whether one exists. */
   has(name: string): boolean {
     return this.#known.has(name);
@@ -67,7 +73,7 @@ export class InventoryMaps {
   restore(objects: Iterable<KubeObject>): void {
     this.#known.clear();
     this.#uncertain.clear();
-    for (const { metadata } of objects) this.#note(metadata);
+    for (const object of objects) this.#note(object.metadata, textData(object).entries);
   }
 
   /** Every ConfigMap of this inventory, read anew. */
@@ -86,7 +92,7 @@ export class InventoryMaps {
     if (this.#uncertain.has(name)) await this.#ask(name, signal);
     try {
       const known = this.#known.get(name);
-      this.#note(await this.#send(name, content, known, signal));
+      this.#note(await this.#send(name, content, known, signal), content.entries);
     } catch (error) {
       this.#uncertain.add(name);
       throw error;
@@ -146,13 +152,13 @@ export class InventoryMaps {
     if (live && textData(live).writer !== writer && live.metadata.resourceVersion !== this.#known.get(name)?.version) {
       throw new InventoryTakenError(`the inventory ${name} was written by another process`);
     }
-    if (live) this.#note(live.metadata);
+    if (live) this.#note(live.metadata, textData(live).entries);
     else this.#known.delete(name);
     this.#uncertain.delete(name);
   }
 
-  #note({ name, uid, resourceVersion }: ObjectMeta): void {
-    this.#known.set(name, { uid, version: resourceVersion });
+  #note({ name, uid, resourceVersion }: ObjectMeta, entries = ''): void {
+    this.#known.set(name, { uid, version: resourceVersion, bytes: Buffer.byteLength(entries, 'base64') });
   }
 }
 

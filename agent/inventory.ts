@@ -55,6 +55,11 @@ export class Inventory {
     this.head = emptyHead(stackId, stackName);
   }
 
+  /** Bytes of the entries, as stored. */
+  get bytes(): number {
+    return this.#maps.bytes;
+  }
+
   /** Whether anything of this stack is stored. */
   get stored(): boolean {
     return this.#maps.has(this.identity.headName);

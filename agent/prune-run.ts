@@ -21,6 +21,8 @@ const PARALLEL = 8;
 const MAX_LOOKS = 4;
 /** Reason of an object that another stack is to take over. */
 const MOVING = 'moving';
+/** Reason of an object that may not be deleted. */
+const FORBIDDEN = 'forbidden';
 
 /** What became of an object that should go. */
 export type Removal =
@@ -41,14 +43,27 @@ export function isNews(entry: InventoryEntry, { kind }: Removal): boolean {
   return kind !== 'kept' && !(kind === 'terminating' && entry.state === 'deleting');
 }
 
-/** When to try again what is kept: `soon` while another stack is about to take something over; undefined when nothing changes by itself. */
-export type RemoveAgain = 'soon' | 'later' | undefined;
+/** Counts what became of the removals of one run. */
+export function tellRemovals({ observe }: Engine, removed: ReadonlyMap<InventoryEntry, Removal>): void {
+  for (const [entry, removal] of removed) {
+    const guard = removal.kind === 'kept' ? removal.status.reason : '';
+    if (guard !== '' || isNews(entry, removal)) observe.removed(removal.kind, guard);
+  }
+}
+
+/**
+ * When to try again what is kept: `soon` while another stack is about to take something over, `forbidden` while a right is missing;
+ * undefined when nothing changes by itself.
+ */
+export type RemoveAgain = 'soon' | 'forbidden' | 'later' | undefined;
 
 /** When what became of the removals is worth another try. */
 export function removeAgain(removals: Iterable<Removal>): RemoveAgain {
   const waiting = [...removals].filter((removal) => removal.kind === 'kept' && removal.retry);
   if (waiting.length === 0) return undefined;
-  return waiting.some((removal) => 'status' in removal && removal.status?.reason === MOVING) ? 'soon' : 'later';
+  const reasons = new Set(waiting.map((removal) => ('status' in removal ? removal.status?.reason : undefined)));
+  if (reasons.has(MOVING)) return 'soon';
+  return reasons.has(FORBIDDEN) ? 'forbidden' : 'later';
 }
 
 /** Circumstances of a prune. */
@@ -126,7 +141,7 @@ async function removeOne(run: PruneRun, rights: Rights, entry: InventoryEntry, s
     return await tryRemove(run, rights, entry, ref, signal);
   } catch (error) {
     signal.throwIfAborted();
-    const reason = classify(error) === 'permission' ? 'forbidden' : 'delete_failed';
+    const reason = classify(error) === 'permission' ? FORBIDDEN : 'delete_failed';
     return kept(entry, { reason, message: failureText(entry.kind, error) });
   }
 }

@@ -6,7 +6,7 @@ import type { Inventory } from './inventory.ts';
 import type { InventoryEntry } from './inventory-codec.ts';
 import { rebuildInventory } from './inventory-rebuild.ts';
 import { type Judged, judgeRemovals, keptStatus } from './prune.ts';
-import { isNews, pruneAll, type Removal, type RemoveAgain, removeAgain } from './prune-run.ts';
+import { isNews, pruneAll, type Removal, type RemoveAgain, removeAgain, tellRemovals } from './prune-run.ts';
 import { type Attempt, beginAttempt, endAttempt, openAttempt } from './reconcile-attempt.ts';
 import { forget, inventoryView } from './reconcile-prune.ts';
 import type { StackTombstone } from './target.ts';
@@ -98,6 +98,7 @@ async function finish(
   signal: AbortSignal,
 ): Promise<LeaveEnd> {
   const objects = [...removed.values()].flatMap((removal) => ('status' in removal && removal.status ? [removal.status] : []));
+  tellRemovals(engine, removed);
   const counts: Record<string, number> = { deleted: 0 };
   for (const { kind } of removed.values()) {
     const name = kind === 'gone' ? 'deleted' : kind;

@@ -12,7 +12,7 @@ import type { StackTarget } from './target.ts';
 /** From the failure that is repeated soonest to the one repeated last. */
 const RETRY_ORDER: readonly ErrorClass[] = [
   ...(['transient', 'race', 'expired', 'credential', 'transient-slow', 'dependency'] as const),
-  ...(['policy', 'permission', 'denied', 'permanent', 'size'] as const),
+  ...(['permission', 'policy', 'denied', 'permanent', 'size'] as const),
 ];
 
 /** The class of failure that decides when to try again. */

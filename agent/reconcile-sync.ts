@@ -17,7 +17,7 @@ import type { ErrorClass } from './kube/errors.ts';
 import type { Plan, PlannedObject } from './plan.ts';
 import { preflight } from './preflight.ts';
 import { keptStatus } from './prune.ts';
-import { isNews, type Removal, type RemoveAgain, removeAgain } from './prune-run.ts';
+import { isNews, type Removal, type RemoveAgain, removeAgain, tellRemovals } from './prune-run.ts';
 import { type Attempt, beginAttempt, endAttempt } from './reconcile-attempt.ts';
 import { recordIntent } from './reconcile-intent.ts';
 import { count, failureMessage, notable, soonest, successText } from './reconcile-outcome.ts';
@@ -166,9 +166,11 @@ async function finish(
     const left = inventory.entries.get(key);
     if (left && left.state !== 'deleting') inventory.entries.set(key, { ...entry, digest: '', state: 'kept' });
   }
+  tellRemovals(engine, removed);
   const counts = count(outcomes, removed, plan);
   const success = failures.length === 0 && unsent === 0;
   const corrections = correctionsOf(inventory, target.options, suspects, plan.changes, outcomes, engine.clock.now());
+  for (const { status } of corrections) engine.observe.drifted(status, true);
   const told = [...failures, ...corrections].map(({ status }) => status);
   const objects = [...told, ...notable(untold(outcomes, corrections), removed), ...notes];
   const message = success ? successText(counts, target) : failureMessage(failures, unsent);
@@ -196,6 +198,7 @@ async function finish(
   const reached = success && { appliedGeneration: target.generation, origin, ...input.proof(target) };
   inventory.head = { ...inventory.head, attempt: undefined, ...reached };
   await inventory.save(signal);
+  if (success && fresh) engine.observe.synced((engine.clock.now() - target.publishedAtMs) / 1000);
   if (success) return applied;
   return { kind: 'failed', class: unsent > 0 ? 'transient' : soonest(failures), message, objects };
 }
@@ -213,7 +216,6 @@ function applyRun(
     seen: new Map([...suspects].map(([key, { live }]) => [key, live?.metadata])),
     terminating,
     freshGroups: new Set(),
-    unanswered: { count: 0 },
     onApplied: (entry) => inventory.entries.set(keyString(entry), keepFinished(entry, before.get(keyString(entry)))),
     stop,
     priority: isSettled(inventory, target) ? 'low' : 'normal',

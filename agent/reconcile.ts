@@ -8,6 +8,7 @@ import type { ExplainQuery, Explanation } from '#proto/brokkr/v1/explain_pb.js';
 import type { StackStatus } from '#proto/brokkr/v1/sync_pb.js';
 import type { Engine, OwnedKey, StackRef, VerifyCounts } from './apply-engine.ts';
 import { MANAGER_PREFIX, STACK_LABEL } from './apply-identity.ts';
+import { type Census, takeCensus } from './census.ts';
 import { ObjectWatch, type WatchedKind } from './drift-watch.ts';
 import { explainStack } from './explain.ts';
 import { HealthReporter } from './health.ts';
@@ -38,6 +39,8 @@ export interface ReconcilerDeps {
    * offered since the start: its target is wanted. At most once a stack.
    */
   readonly needTarget?: (stackId: string) => void;
+  /** Told what happens, for metrics. */
+  readonly observe: Engine['observe'];
   /** See `EnvironmentRules.current`; without it there are no rules. */
   readonly rules?: Engine['rules'];
   /** Random ids, of attempts and of this process. */
@@ -53,6 +56,8 @@ export interface ReconcilerOptions {
   readonly defaultNamespace: string;
   /** Digest of the key the agent shows to the broker; with another one nothing is deleted before a complete apply. */
   readonly credential?: string;
+  /** Whether kinds are watched in the whole cluster where RBAC allows it; true unless given. */
+  readonly clusterWide?: boolean;
   /** Stacks worked on at a time; 16 unless given. */
   readonly concurrency?: number;
   /** Time between two looks for kinds the server did not know, in milliseconds; 15 s unless given. */
@@ -86,6 +91,7 @@ export class Reconciler implements Task {
   readonly #health: HealthReporter;
   readonly #states: HealthWatch;
   readonly #kinds: KindWatch;
+  readonly #clusterWide: boolean;
   readonly #slots: Slots;
   readonly #started = new Set<StackWorker>();
   readonly #arrivals = new Wakeup();
@@ -96,9 +102,10 @@ export class Reconciler implements Task {
   constructor(deps: ReconcilerDeps, options: ReconcilerOptions) {
     const { agentId, namespace, defaultNamespace, credential = '', concurrency = CONCURRENCY } = options;
     const { kindRecheckMs = KIND_RECHECK_MS, recreateWaitMs = RECREATE_WAIT_MS } = options;
-    const { verifyIntervalMs = VERIFY_INTERVAL_MS } = options;
+    const { clusterWide = true, verifyIntervalMs = VERIFY_INTERVAL_MS } = options;
     this.#place = { kube: deps.kube, log: deps.log, agentId, namespace, writer: deps.newId() };
     this.#slots = new Slots(concurrency);
+    this.#clusterWide = clusterWide;
     const marked = new MarkedObjectSearch(deps);
     this.#engine = {
       ...deps,
@@ -115,14 +122,17 @@ export class Reconciler implements Task {
       findMarked: (search, signal) => marked.find(search, signal),
       origin: (incarnation) => createHash('sha256').update(`${credential}\n${incarnation}`).digest('hex').slice(0, 16),
     };
-    this.#watch = new ObjectWatch(deps, {
-      seen: (kind, key, object) => this.#seen(kind, key, object),
-      left: (key) => this.#left(key),
-      listed: (kind, name, keys) => this.#listed(kind, name, keys),
-      blinded: () => {
-        for (const worker of this.#workers.values()) worker.unseen(this.#watch.unseenBy(worker.stackId));
+    this.#watch = new ObjectWatch(
+      { ...deps, clusterWide },
+      {
+        seen: (kind, key, object) => this.#seen(kind, key, object),
+        left: (key) => this.#left(key),
+        listed: (kind, name, keys) => this.#listed(kind, name, keys),
+        blinded: () => {
+          for (const worker of this.#workers.values()) worker.unseen(this.#watch.unseenBy(worker.stackId));
+        },
       },
-    });
+    );
     this.#health = new HealthReporter(deps);
     this.#states = new HealthWatch(deps, ({ stackId }) => {
       const worker = this.#workers.get(stackId);
@@ -200,6 +210,17 @@ export class Reconciler implements Task {
     return this.#watch.unseen;
   }
 
+  /** Everything held, counted. */
+  census(): Census {
+    return takeCensus(this.#workers.values(), this.#engine.clock.now());
+  }
+
+  /** How long each kind's watches have heard nothing, in milliseconds, by plural. */
+  silenceMs(): ReadonlyMap<string, number> {
+    const now = this.#engine.clock.monotonic();
+    return new Map([...this.#watch.heardAt].map(([plural, at]) => [plural, now - at]));
+  }
+
   /** State of every stack. */
   stacks(): StackStatus[] {
     return [...this.#workers.values()].map(({ status }) => status);
@@ -214,7 +235,8 @@ export class Reconciler implements Task {
 
   async run(signal: AbortSignal): Promise<void> {
     const workers: Task = { name: 'stack workers', run: (inner) => this.#runWorkers(inner) };
-    await runTasks([this.#watch, this.#states, this.#health, this.#kinds, workers], signal);
+    const kinds = this.#clusterWide ? [this.#kinds] : []; // definitions are in no namespace
+    await runTasks([this.#watch, this.#states, this.#health, ...kinds, workers], signal);
   }
 
   /** Starts a loop for each stack as it arrives, and waits for all of them at the end. */

@@ -18,11 +18,16 @@ const MAX_MESSAGE = 1000;
 /** Phases of an attempt that has not ended: it has nothing to say of objects yet. */
 const UNDER_WAY: ReadonlySet<Phase> = new Set([Phase.RECEIVED, Phase.VALIDATED, Phase.APPLYING, Phase.PRUNING]);
 
+/** Phases in which something is done; in the others a stack rests. */
+const WORKING: ReadonlySet<Phase> = new Set([Phase.RECEIVED, Phase.VALIDATED, Phase.APPLYING, Phase.PRUNING]);
+
 /** What a stack has to say about itself, told to the broker whenever it changes. */
 export class StackView {
-  readonly #engine: Pick<Engine, 'report' | 'clock'>;
+  readonly #engine: Pick<Engine, 'report' | 'clock' | 'observe'>;
   readonly #inventory: Inventory;
   #phase: Phase;
+  /** Monotonic time at which it began. */
+  #phaseAt: number;
   #message = '';
   /** Since when the phase is that, in milliseconds by the wall clock. */
   #sinceMs: number;
@@ -34,12 +39,13 @@ export class StackView {
   /** The target in work: received, though perhaps not stored yet. */
   #target: Pick<StackTarget, 'generation' | 'manifestDigest'> | undefined;
 
-  constructor(engine: Pick<Engine, 'report' | 'clock'>, inventory: Inventory) {
+  constructor(engine: Pick<Engine, 'report' | 'clock' | 'observe'>, inventory: Inventory) {
     this.#engine = engine;
     this.#inventory = inventory;
     this.#phase = restoredPhase(inventory);
     this.#message = failureOf(inventory.head);
     this.#sinceMs = engine.clock.now();
+    this.#phaseAt = engine.clock.monotonic();
   }
 
   get phase(): Phase {
@@ -53,6 +59,11 @@ export class StackView {
   /** Since when the phase is that, in milliseconds by the wall clock. */
   get sinceMs(): number {
     return this.#sinceMs;
+  }
+
+  /** Of what is applied, as last counted. */
+  get health(): Health {
+    return this.#count?.health ?? Health.UNSPECIFIED;
   }
 
   /** What is to be said of single objects, by `keyString`, all of it. */
@@ -74,7 +85,7 @@ export class StackView {
       refusedGeneration: head.failed?.generation ?? 0n,
       goodGeneration: head.good?.generation ?? 0n,
       phase: this.#phase,
-      health: count?.health ?? Health.UNSPECIFIED,
+      health: this.health,
       message: [this.#message, this.#unseen].filter(Boolean).join('; ').slice(0, MAX_MESSAGE),
       objects: [...objects, ...terminating, ...this.#drifted, ...(count?.objects ?? [])].slice(0, MAX_OBJECTS),
       objectsTotal: count?.objectsTotal ?? entries.size,
@@ -92,6 +103,9 @@ export class StackView {
   /** A new phase. */
   show(phase: Phase, message = '', objects: readonly ObjectStatus[] = []): void {
     if (phase !== this.#phase) this.#sinceMs = this.#engine.clock.now();
+    const now = this.#engine.clock.monotonic();
+    if (WORKING.has(this.#phase)) this.#engine.observe.phaseEnded(Phase[this.#phase].toLowerCase(), (now - this.#phaseAt) / 1000);
+    this.#phaseAt = now;
     this.#phase = phase;
     this.#message = message;
     this.#objects = UNDER_WAY.has(phase) ? objects : this.#since.stamp(objects, this.#engine.clock.now());

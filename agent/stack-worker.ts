@@ -1,7 +1,7 @@
 import { jitter } from '#lib/backoff.ts';
 import { errorText } from '#lib/errors.ts';
 import { Wakeup } from '#lib/signal.ts';
-import { type ApplyOptions, type ObjectStatus, Phase } from '#proto/brokkr/v1/content_pb.js';
+import { type ApplyOptions, type Health, type ObjectStatus, Phase } from '#proto/brokkr/v1/content_pb.js';
 import type { StackStatus } from '#proto/brokkr/v1/sync_pb.js';
 import type { Engine, OwnedKey } from './apply-engine.ts';
 import { type Suspect, Suspects } from './drift-suspects.ts';
@@ -18,15 +18,19 @@ import { leaveStack } from './reconcile-leave.ts';
 import { type HealthWait, SeenHealth } from './seen-health.ts';
 import type { WorkerEvents } from './stack-worker-events.ts';
 import { compareTarget, type Goal, isStale, type Next, stillWaiting, unfinishedRemoval } from './stack-worker-goal.ts';
-import { retryMs } from './stack-worker-schedule.ts';
+import { doubled, retryMs, SCHEDULES } from './stack-worker-schedule.ts';
 import { Trial, type TrialEnd } from './stack-worker-trial.ts';
 import { StackView } from './stack-worker-view.ts';
 import type { StackTarget, StackTombstone } from './target.ts';
 import { Terminating } from './terminating.ts';
 
 /** Recheck of objects that could not be removed yet; the wait doubles from these to the cap. */
-const KEPT_RECHECK_MS = { now: 0, soon: 2000, later: 30_000 };
-const KEPT_CAP_MS = 1_800_000;
+const KEPT_SCHEDULES = {
+  now: { baseMs: 0, capMs: 0 },
+  soon: { baseMs: 2000, capMs: 1_800_000 },
+  forbidden: SCHEDULES.permission,
+  later: { baseMs: 30_000, capMs: 1_800_000 },
+};
 /** Until a lost inventory is looked for again, when not every kind could be asked. */
 const REBUILD_RECHECK_MS = 60_000;
 /** Should the watch of a kind not be allowed, the end of a deletion that a withdrawal waits for is seen this late. */
@@ -98,6 +102,11 @@ export class StackWorker implements HealthSubject, WatchedStack {
   /** Whether the server has to serve more kinds before the stack can go on. */
   get waitsForKinds(): boolean {
     return typeof this.#next?.until === 'object';
+  }
+
+  /** As last counted. */
+  get health(): Health {
+    return this.#view.health;
   }
 
   /** The state as it would be reported now. */
@@ -435,8 +444,9 @@ export class StackWorker implements HealthSubject, WatchedStack {
     }
   }
 
-  #keepTrying(when: keyof typeof KEPT_RECHECK_MS): void {
-    this.#again(Math.min(KEPT_CAP_MS, KEPT_RECHECK_MS[when] * 2 ** Math.min(this.#keptTries++, 20)));
+  #keepTrying(when: keyof typeof KEPT_SCHEDULES): void {
+    this.#keptTries += 1;
+    this.#again(doubled(KEPT_SCHEDULES[when], this.#keptTries));
   }
 
   #ask(): void {

@@ -90,6 +90,17 @@ describe('Supervisor', () => {
     expect(waits.slice(0, 8)).toEqual([1, 2, 4, 8, 16, 32, 60, 60]);
   });
 
+  it('says how long there has been no session, over all dials', async () => {
+    const { clock, supervisor } = supervise((_, dial) =>
+      dial === 0 ? { welcome: true, end: lost({ heldMs: 90_000, welcomed: true }), afterMs: 90_000 } : { end: lost() },
+    );
+    expect(supervisor.withoutSessionMs).toBe(Number.POSITIVE_INFINITY);
+    await clock.advance(89_000);
+    expect(supervisor.withoutSessionMs).toBe(0);
+    await clock.advance(301_000);
+    expect(supervisor.withoutSessionMs).toBe(300_000);
+  });
+
   it('begins anew after a stable session', async () => {
     const { clock, dials } = supervise(
       (_, dial) =>

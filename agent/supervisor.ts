@@ -70,6 +70,8 @@ export class Supervisor implements Task {
   #failures = 0;
   #trouble = 0;
   #pollFailures = 0;
+  /** Monotonic time at which the last session ended. */
+  #lostAt: number | undefined = Number.NEGATIVE_INFINITY;
 
   constructor(deps: SupervisorDeps, options: SupervisorOptions) {
     this.#deps = deps;
@@ -83,11 +85,17 @@ export class Supervisor implements Task {
     return this.#state;
   }
 
+  /** How long there has been no session, in milliseconds: 0 while one is up, infinite before the first. */
+  get withoutSessionMs(): number {
+    return this.#lostAt === undefined ? 0 : this.#deps.clock.monotonic() - this.#lostAt;
+  }
+
   async run(signal: AbortSignal): Promise<void> {
     try {
       for (;;) {
         signal.throwIfAborted();
         const end = await this.#hold(this.#start(this.#tier, signal), signal);
+        this.#lostAt ??= this.#deps.clock.monotonic();
         signal.throwIfAborted();
         const { waitMs, detail } = this.#judge(end);
         const sinceMs = this.#deps.clock.now();
@@ -109,6 +117,7 @@ export class Supervisor implements Task {
     const { resume, clock } = this.#deps;
     this.#state = { kind: 'up', tier: session.tier, sinceMs: clock.now(), detail: '' };
     this.#pollFailures = 0;
+    this.#lostAt = undefined;
     resume();
   }
 

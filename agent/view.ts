@@ -1,5 +1,4 @@
 import { timestampMs } from '@bufbuild/protobuf/wkt';
-import type { Clock } from '#lib/clock.ts';
 import { Health, Phase } from '#proto/brokkr/v1/content_pb.js';
 import type { ClusterFacts } from './facts.ts';
 import type { HealthView } from './http.ts';
@@ -26,18 +25,12 @@ export interface RunningParts {
 
 /** What the health port shows of an agent, from the start on. */
 export class AgentView implements HealthView {
-  readonly #clock: Clock;
   #starting = 'starting';
   /** Who leads, while this replica waits for its turn. */
   #leader: string | undefined;
   #note: string | undefined;
   #dialing: Supervisor | undefined;
   #parts: RunningParts | undefined;
-  #lastUpMs: number | undefined;
-
-  constructor(clock: Clock) {
-    this.#clock = clock;
-  }
 
   /** What the start waits for. */
   starting(problem: string, dialing?: Supervisor): void {
@@ -71,11 +64,9 @@ export class AgentView implements HealthView {
     const { supervisor, facts, rules } = this.#parts;
     const problems: string[] = rules.problem === undefined ? [] : [rules.problem];
     if (facts.seen && !facts.seen.reachable) problems.push('the API server of the cluster does not answer');
-    const { state } = supervisor;
-    const now = this.#clock.now();
-    if (state.kind === 'up') this.#lastUpMs = now;
-    const sinceMs = this.#lastUpMs === undefined ? Number.POSITIVE_INFINITY : now - Math.max(this.#lastUpMs, state.sinceMs);
-    if (state.kind !== 'up' && sinceMs > NO_SESSION_MS) problems.push(`no session with the broker: ${state.detail || 'dialing'}`);
+    if (supervisor.withoutSessionMs > NO_SESSION_MS) {
+      problems.push(`no session with the broker: ${supervisor.state.detail || 'dialing'}`);
+    }
     return problems;
   }
 

@@ -1,7 +1,9 @@
 import { AGENT_SETTINGS } from '../agent/config.ts';
+import { createAgentMetrics } from '../agent/metrics.ts';
 import { BROKER_SETTINGS } from '../broker/config.ts';
 import { describeConfig, type SettingRow } from '../lib/config.ts';
 import { ERRORS } from '../lib/errors.ts';
+import type { MetricOptions, Metrics } from '../lib/metrics.ts';
 
 /** The reference pages that are tables in the code: settings of broker and agent, errors. */
 export async function generateReference(): Promise<ReadonlyMap<string, string>> {
@@ -9,6 +11,7 @@ export async function generateReference(): Promise<ReadonlyMap<string, string>> 
     ['docs/reference/broker-settings.md', settingsPage('broker', describeConfig(BROKER_SETTINGS))],
     ['docs/reference/agent-settings.md', settingsPage('agent', describeConfig(AGENT_SETTINGS))],
     ['docs/reference/errors.md', errorsPage()],
+    ['docs/reference/metrics.md', metricsPage()],
   ]);
 }
 
@@ -39,6 +42,30 @@ Generated from \`lib/errors.ts\`. Every error is \`{code, message, details?}\`: 
 | Name | HTTP status (REST) | gRPC code |
 |---|---|---|
 ${lines.join('\n')}
+`;
+}
+
+/** The metrics of the agent, by declaring them to a registry that only takes notes. */
+function metricsPage(): string {
+  const lines: string[] = [];
+  const note = (type: string) => (options: MetricOptions<string>) => {
+    const labels = (options.labels ?? []).map((label) => `\`${label}\``).join(', ');
+    lines.push(`| \`brokkr_${options.name}\` | ${type} | ${labels || '–'} | ${tableText(options.help)} |`);
+    return undefined as never;
+  };
+  const notes = { counter: note('counter'), gauge: note('gauge'), histogram: note('histogram') };
+  createAgentMetrics(notes as Pick<Metrics, 'counter' | 'gauge' | 'histogram'> as Metrics, () => undefined);
+  return `# Metrics of the agent
+
+Generated from \`agent/metrics.ts\`. Prometheus text on the health port under \`/metrics\`. Labels come from small closed sets; of kinds and resources,
+which come from users, the first hundred have their own value and the others are \`other\`. No label names an object or a stack.
+
+| Metric | Type | Labels | Meaning |
+|---|---|---|---|
+${lines.toSorted().join('\n')}
+
+Of the process, from the first scrape on: \`process_resident_memory_bytes\` (RSS), \`process_cpu_seconds_total\`, \`nodejs_eventloop_lag_seconds\`
+(delay of the event loop) with its percentiles, \`nodejs_heap_size_used_bytes\`, \`nodejs_gc_duration_seconds\`.
 `;
 }
 

@@ -68,6 +68,8 @@ export interface KubeProxyOptions {
   readonly onRequest?: (request: ProxiedRequest) => Fault | undefined;
   /** Keeps the bodies of all requests. */
   readonly keepBodies?: boolean;
+  /** How far the `Date` of answers is moved, in milliseconds. */
+  readonly dateOffsetMs?: () => number;
 }
 
 /**
@@ -89,9 +91,17 @@ interface ProxyOptions {
   readonly buffer: boolean;
   readonly onRequest?: KubeProxyOptions['onRequest'];
   readonly keepBodies?: boolean;
+  readonly dateOffsetMs?: KubeProxyOptions['dateOffsetMs'];
 }
 
-async function startProxy({ target, ca, buffer, onRequest, keepBodies = false }: ProxyOptions): Promise<HttpProxy> {
+async function startProxy({
+  target,
+  ca,
+  buffer,
+  onRequest,
+  keepBodies = false,
+  dateOffsetMs = () => 0,
+}: ProxyOptions): Promise<HttpProxy> {
   const requests: ProxiedRequest[] = [];
   const sockets = new Set<Socket>();
   const agent = target.startsWith('https:') ? new HttpsAgent({ ca, keepAlive: true }) : undefined;
@@ -114,7 +124,7 @@ async function startProxy({ target, ca, buffer, onRequest, keepBodies = false }:
     if (fault === 'hang') return;
     if (fault === 'reset') incoming.socket.resetAndDestroy();
     else if (typeof fault === 'object') answer(outgoing, fault);
-    else void forward(incoming, outgoing, { target, agent, buffer, lose: fault === 'lose-response' });
+    else void forward(incoming, outgoing, { target, agent, buffer, lose: fault === 'lose-response', dateOffsetMs });
   });
   server.on('connection', (socket: Socket) => {
     if (isCut) socket.resetAndDestroy();
@@ -172,13 +182,14 @@ interface Route {
   readonly buffer: boolean;
   /** Reset instead of answering. */
   readonly lose: boolean;
+  readonly dateOffsetMs: () => number;
 }
 
 /** Passes one request on. A failure on either side ends the other: 502 before the answer began, a reset after. */
 async function forward(
   incoming: IncomingMessage,
   outgoing: ServerResponse,
-  { target, agent, buffer, lose }: Route,
+  { target, agent, buffer, lose, dateOffsetMs }: Route,
 ): Promise<void> {
   const send = target.startsWith('https:') ? httpsRequest : httpRequest;
   const url = new URL(incoming.url ?? '/', target);
@@ -195,6 +206,7 @@ async function forward(
       return;
     }
     const headers = endToEnd(response.headers);
+    if (headers.date) headers.date = new Date(Date.parse(headers.date) + dateOffsetMs()).toUTCString();
     if (buffer) {
       const body = await readAll(response);
       outgoing.writeHead(response.statusCode ?? 502, { ...headers, 'content-length': body.length });

@@ -5,11 +5,14 @@ import type { Logger } from '#lib/log.ts';
 import { abortable } from '#lib/signal.ts';
 import { runExecPlugin } from './exec-plugin.ts';
 import type { Env, KubeCredentials, TextSource } from './kubeconfig.ts';
+import type { ServerClock } from './server-clock.ts';
 
 /** Files are read again after this time, as client-go does (transport/token_source.go). */
 const REREAD_MS = 60_000;
 /** A plugin's credential is replaced this long before it expires, so that no request leaves with a dying one. */
 const EXPIRY_MARGIN_MS = 60_000;
+/** A plugin whose credentials look expired, or are, is not run more often; after a 401 it is run at once. */
+const MIN_PLUGIN_MS = 10_000;
 
 /** TLS settings of a connection. A new object means that connections must be made anew. */
 export interface TlsMaterial {
@@ -28,20 +31,33 @@ export interface Material {
 interface Loaded extends Material {
   /** Monotonic time after which the material is loaded again; infinite for what cannot change. */
   readonly freshUntil: number;
+  /** Monotonic time before which it is not, though it looks expired. */
+  readonly notBefore: number;
+  /** When it expires, in wall-clock milliseconds of the server, which is what refuses it then. */
+  readonly expiresAt: number;
+}
+
+interface Deps {
+  readonly clock: Clock;
+  readonly serverClock: ServerClock;
+  readonly log: Logger;
+  readonly env: Env;
 }
 
 /** Credentials over time: files re-read each minute, plugins run again before expiry, one load at a time. */
 export class Credentials {
   readonly #config: KubeCredentials;
   readonly #clock: Clock;
+  readonly #serverClock: ServerClock;
   readonly #log: Logger;
   readonly #env: Env;
   #loaded: Loaded | undefined;
   #loading: Promise<Loaded> | undefined;
   #provider: Provider | undefined;
 
-  constructor({ clock, log, env }: { readonly clock: Clock; readonly log: Logger; readonly env: Env }, config: KubeCredentials) {
+  constructor({ clock, serverClock, log, env }: Deps, config: KubeCredentials) {
     this.#clock = clock;
+    this.#serverClock = serverClock;
     this.#log = log;
     this.#env = env;
     this.#config = config;
@@ -49,7 +65,7 @@ export class Credentials {
 
   /** The material of now. While a renewal fails the last one stays in use; rejects only when there never was one. */
   async current(signal: AbortSignal): Promise<Material> {
-    if (this.#loaded && this.#clock.monotonic() < this.#loaded.freshUntil) return this.#loaded;
+    if (this.#loaded && this.#isFresh(this.#loaded)) return this.#loaded;
     return abortable(this.#load(), signal);
   }
 
@@ -66,7 +82,8 @@ export class Credentials {
       .catch((error: unknown) => {
         if (!this.#loaded) throw error;
         this.#log.warn({ error: errorText(error) }, 'credentials cannot be renewed');
-        this.#loaded = { ...this.#loaded, freshUntil: this.#clock.monotonic() + REREAD_MS };
+        const laterMs = this.#clock.monotonic() + REREAD_MS;
+        this.#loaded = { ...this.#loaded, freshUntil: laterMs, notBefore: laterMs };
         return this.#loaded;
       })
       .finally(() => {
@@ -80,6 +97,7 @@ export class Credentials {
     const texts = await Promise.all([readText(ca), readText(certificate), readText(key)]);
     let [, cert, privateKey] = texts;
     let authorization: string | undefined;
+    let expiresAt = Number.POSITIVE_INFINITY;
     let freshUntil = [ca, certificate, key].some(isFile) ? this.#clock.monotonic() + REREAD_MS : Number.POSITIVE_INFINITY;
     switch (auth.kind) {
       case 'none':
@@ -99,7 +117,7 @@ export class Credentials {
         if (answer.token !== undefined) authorization = `Bearer ${answer.token}`;
         cert = answer.certificate ?? cert;
         privateKey = answer.key ?? privateKey;
-        if (answer.expiresAt !== undefined) freshUntil = Math.min(freshUntil, this.#untilExpiry(answer.expiresAt));
+        expiresAt = answer.expiresAt ?? expiresAt;
         break;
       }
       case 'provider':
@@ -108,13 +126,13 @@ export class Credentials {
         freshUntil = this.#clock.monotonic() + REREAD_MS;
     }
     const tls = sameOr(this.#loaded?.tls, { ca: texts[0], cert, key: privateKey });
-    this.#loaded = { authorization, tls, freshUntil };
+    this.#loaded = { authorization, tls, freshUntil, expiresAt, notBefore: this.#clock.monotonic() + MIN_PLUGIN_MS };
     return this.#loaded;
   }
 
-  /** At least a second away: a plugin that answers with an expired credential must not run for every request. */
-  #untilExpiry(expiresAt: number): number {
-    return this.#clock.monotonic() + Math.max(1000, expiresAt - this.#clock.now() - EXPIRY_MARGIN_MS);
+  #isFresh({ freshUntil, notBefore, expiresAt }: Loaded): boolean {
+    const now = this.#clock.monotonic();
+    return now < freshUntil && (now < notBefore || this.#serverClock.now() < expiresAt - EXPIRY_MARGIN_MS);
   }
 }
 

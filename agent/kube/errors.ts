@@ -175,6 +175,20 @@ export function statusError(status: KubeStatus, code: number, retryAfterMs?: num
   });
 }
 
+/** Whether an answer says that the server, or the store behind it, is in trouble: not this request alone. */
+export function isTrouble(status: number, body: string): boolean {
+  return status >= 500 && classify(kubeError(status, body, undefined)) === 'transient';
+}
+
+/** Whether the server closed an idle connection while we were writing to it: nothing of this request was handled or answered. */
+export function isReusedSocketReset(error: unknown): boolean {
+  if (!(error instanceof Error) || !('code' in error)) return false;
+  if (error.code === 'ECONNRESET' || error.code === 'EPIPE') return true;
+  if (error.code !== 'UND_ERR_SOCKET') return false;
+  const socket = 'socket' in error ? (error.socket as { readonly bytesRead?: number } | null) : null;
+  return (socket?.bytesRead ?? 0) > 0;
+}
+
 function parseStatus(body: string): KubeStatus | undefined {
   try {
     const value = JSON.parse(body);

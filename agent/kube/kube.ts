@@ -25,6 +25,7 @@ import { OpenApi } from './openapi.ts';
 import { Reflector, type ReflectorObserver, type ReflectorOptions } from './reflector.ts';
 import type { Resource } from './resource.ts';
 import { Resources } from './resources.ts';
+import { ServerClock } from './server-clock.ts';
 import { KubeTransport, type RequestObserver } from './transport.ts';
 
 /** What the client needs. */
@@ -36,7 +37,12 @@ export interface KubeDeps {
   /** Passed to credential plugins. */
   readonly env: Env;
   /** For metrics. */
-  readonly observe?: { readonly request?: RequestObserver; readonly reflector?: ReflectorObserver };
+  readonly observe?: {
+    readonly request?: RequestObserver;
+    readonly reflector?: ReflectorObserver;
+    /** The server went down. */
+    readonly down?: () => void;
+  };
 }
 
 /** Settings of the client. */
@@ -60,6 +66,8 @@ const NAMESPACES: Resource = {
 export class Kube {
   /** HTTP, for what has no method here. */
   readonly transport: KubeTransport;
+  /** The clock of the server. */
+  readonly serverClock: ServerClock;
   /** Discovery. */
   readonly resources: Resources;
   /** Schemas. */
@@ -73,9 +81,19 @@ export class Kube {
   /** Use `openKube`. */
   constructor(deps: KubeDeps, options: KubeOptions) {
     const { clock, log, env } = deps;
-    const credentials = new Credentials({ clock, log, env }, options.credentials);
+    const serverClock = new ServerClock(clock);
+    const credentials = new Credentials({ clock, serverClock, log, env }, options.credentials);
+    const downChanged = (isDown: boolean) => {
+      if (isDown) log.warn('API server is down: nothing but a probe is sent to it');
+      else log.info('API server is back');
+      if (isDown) deps.observe?.down?.();
+    };
     this.#deps = deps;
-    this.transport = new KubeTransport({ clock, credentials, observe: deps.observe?.request }, options.credentials);
+    this.transport = new KubeTransport(
+      { clock, serverClock, credentials, observe: deps.observe?.request, downChanged },
+      options.credentials,
+    );
+    this.serverClock = serverClock;
     this.resources = new Resources({ transport: this.transport, clock });
     this.openapi = new OpenApi({ transport: this.transport, clock }, options.openapiDir);
     this.limiter = new Limiter(clock, options.limiter ?? LIMITER_DEFAULTS);
@@ -129,14 +147,9 @@ export class Kube {
     return (value as { readonly gitVersion: string }).gitVersion;
   }
 
-  /** Whether the server says that it is ready. False for every failure; rejects only with the signal's reason. */
-  async ready(signal: AbortSignal): Promise<boolean> {
-    try {
-      return (await this.transport.request('GET', '/readyz', { verb: 'readyz', deadlineMs: 5000 }, signal)).status === 200;
-    } catch (error) {
-      if (signal.aborted) throw error;
-      return false;
-    }
+  /** See `KubeTransport.ready`. */
+  ready(signal: AbortSignal): Promise<boolean> {
+    return this.transport.ready(signal);
   }
 
   /**

@@ -1,6 +1,6 @@
 import { KubeError, missing } from './errors.ts';
-import { type Resource, resourcePath } from './resource.ts';
-import type { Impersonation, KubeTransport, Query } from './transport.ts';
+import { type Query, type Resource, resourcePath } from './resource.ts';
+import type { Impersonation, KubeTransport } from './transport.ts';
 
 /** One entry of `metadata.managedFields`. */
 export interface ManagedFieldsEntry {

@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { type Clock, systemClock } from '#lib/clock.ts';
+import { startTcpProxy } from '../../test/fault-proxy.ts';
 import { startKubeProxy } from '../../test/http-proxy.ts';
 import { type Kube as TestKube, useKube } from '../../test/kube.ts';
 import { classify } from './errors.ts';
@@ -215,6 +216,53 @@ describe('transport', () => {
     proxy.cut();
     await expect(kube.version(signal)).rejects.toThrow();
     expect(counted.at(-1)).toBe('get error');
+  });
+
+  it('gets over connections that are half open: calls end by their deadline, the next ones use new connections', async () => {
+    await using proxy = await startTcpProxy({ target: { host: '127.0.0.1', port: Number(new URL(server.url).port) } });
+    const endpoint = { url: `https://127.0.0.1:${proxy.port}`, caData: server.caData, token: server.identities.ops.token };
+    await using kube = openTestKube(endpoint, {}, clockAt(60));
+    const calls = () => Promise.allSettled(Array.from({ length: 12 }, () => kube.version(signal)));
+    expect((await calls()).every(({ status }) => status === 'fulfilled')).toBe(true);
+    const before = proxy.counts().accepted;
+    proxy.stall();
+    expect((await calls()).every(({ status }) => status === 'rejected')).toBe(true);
+    await proxy.heal();
+    expect((await calls()).every(({ status }) => status === 'fulfilled')).toBe(true);
+    expect(proxy.counts().accepted).toBeGreaterThan(before);
+    expect(kube.transport.pending).toBe(0);
+  });
+
+  it('is slowed down by a 429, for as long as the server asks', async () => {
+    const at: number[] = [];
+    await using proxy = await startKubeProxy({
+      target: server.url,
+      ca: server.caData,
+      onRequest: () => {
+        at.push(systemClock.monotonic());
+        return at.length === 1 ? { status: 429, headers: { 'retry-after': '1' }, body: 'too many' } : undefined;
+      },
+    });
+    await using kube = openTestKube({ url: proxy.url, token: server.identities.ops.token });
+    const call = () => kube.limiter.run(() => kube.version(signal), 'normal', signal);
+    const before = kube.limiter.limit;
+    expect(await call().catch(classify)).toBe('transient');
+    expect(kube.limiter.limit).toBe(before / 2);
+    expect(await call()).toMatch(/^v1\./);
+    expect((at[1] ?? 0) - (at[0] ?? 0)).toBeGreaterThanOrEqual(990);
+  });
+
+  it('reads a rotated token again when a watch is refused', async () => {
+    const { token } = server.identities.ops;
+    const file = join(directory, 'watch-token');
+    await writeFile(file, 'expired');
+    await using kube = openTestKube({ url: server.url, caData: server.caData, rest: { auth: { kind: 'tokenFile', file } } });
+    const stop = new AbortController();
+    const open = () => kube.transport.stream('/api/v1/namespaces', { query: { watch: true, resourceVersion: '0' } }, stop.signal);
+    expect(await open().catch(classify)).toBe('credential');
+    await writeFile(file, token);
+    expect((await open()).status).toBe(200);
+    stop.abort(new Error('test over'));
   });
 
   it('does not send a create twice', async () => {

@@ -1,9 +1,13 @@
-import { type Dispatcher, Pool, ProxyAgent } from 'undici';
-import type { Clock } from '#lib/clock.ts';
+import type { Dispatcher } from 'undici';
+import { type Clock, TimeoutError } from '#lib/clock.ts';
 import { BrokkrError } from '#lib/errors.ts';
+import { Breaker } from './breaker.ts';
 import type { Credentials, TlsMaterial } from './credentials.ts';
-import { kubeError } from './errors.ts';
+import { isReusedSocketReset, isTrouble, kubeError } from './errors.ts';
 import type { KubeCredentials } from './kubeconfig.ts';
+import { openPool } from './pool.ts';
+import { type Query, queryString } from './resource.ts';
+import type { ServerClock } from './server-clock.ts';
 
 /** Sockets for requests: APPLY measured no gain beyond 32. One request at a time on each. */
 const CONNECTIONS = 32;
@@ -15,14 +19,9 @@ const CALL_DEADLINE_MS = 30_000;
 /** The server gives up first, so that its answer and not our deadline says what happened. */
 const SERVER_TIMEOUT = '25s';
 const MAX_BODY_BYTES = 64 * 1024 * 1024;
-const CONNECT_TIMEOUT_MS = 10_000;
-const KEEP_ALIVE_MS = 30_000;
-const TCP_KEEP_ALIVE_MS = 15_000;
+const READY_DEADLINE_MS = 5000;
 /** Idle sockets the server has closed meanwhile are all found dead at once after a restart of the server. */
 const MAX_RESENDS = 3;
-
-/** Query parameters; undefined ones are left out. */
-export type Query = Readonly<Record<string, string | number | boolean | undefined>>;
 
 /** Whom to act as (`Impersonate-*` headers); the caller needs the `impersonate` verb on them. */
 export interface Impersonation {
@@ -61,18 +60,24 @@ export type RequestObserver = (verb: string, code: string, seconds: number) => v
 
 interface Deps {
   readonly clock: Clock;
+  readonly serverClock: ServerClock;
   readonly credentials: Credentials;
   readonly observe?: RequestObserver | undefined;
+  /** Told when the server goes down and when it is back. */
+  readonly downChanged: (isDown: boolean) => void;
 }
 
 /**
  * HTTP/1.1 to one API server over a fixed number of warm connections, a second set for streams. Knows credentials,
  * deadlines and body limits, and nothing of objects. Does not retry, but for two cases that are no failure of the server: a
- * 401 after which the credentials turned out to have changed, and a reused socket that had been closed meanwhile.
+ * 401 after which the credentials turned out to have changed, and a reused socket that had been closed meanwhile. Sends nothing but
+ * probes to a server that is down, see `Breaker`.
  */
 export class KubeTransport {
   readonly #clock: Clock;
+  readonly #serverClock: ServerClock;
   readonly #credentials: Credentials;
+  readonly #breaker: Breaker;
   readonly #observe: RequestObserver | undefined;
   readonly #config: KubeCredentials;
   readonly #origin: string;
@@ -81,9 +86,11 @@ export class KubeTransport {
   #closed = false;
   #pending = 0;
 
-  constructor({ clock, credentials, observe }: Deps, config: KubeCredentials) {
+  constructor({ clock, serverClock, credentials, observe, downChanged }: Deps, config: KubeCredentials) {
     this.#clock = clock;
+    this.#serverClock = serverClock;
     this.#credentials = credentials;
+    this.#breaker = new Breaker(clock, { probe: (signal) => this.#probe(signal), moved: downChanged });
     this.#observe = observe;
     this.#config = config;
     const url = new URL(config.server);
@@ -96,11 +103,37 @@ export class KubeTransport {
     return this.#pending;
   }
 
+  /** Whether the server did not answer so often that nothing but probes is sent to it now. */
+  get isDown(): boolean {
+    return this.#breaker.isOpen;
+  }
+
   /**
    * Sends a request and reads the answer, whatever its status. Rejects with `TimeoutError` after the deadline (30 s), with
-   * the signal's reason, or with the socket's error; throws `too_many_requests` beyond 2,048 pending ones.
+   * the signal's reason, with the socket's error, or with a `ServerDownError`; throws `too_many_requests` beyond 2,048 pending ones.
    */
   async request(
+    method: Dispatcher.HttpMethod,
+    path: string,
+    options: RequestOptions,
+    signal: AbortSignal,
+  ): Promise<KubeResponse> {
+    await this.#breaker.pass(signal);
+    return await this.#judged(() => this.#request(method, path, options, signal), signal);
+  }
+
+  /** Whether the server says that it is ready; a refusal (401, 403) is an answer, too. Rejects only with the signal's reason. */
+  async ready(signal: AbortSignal): Promise<boolean> {
+    try {
+      await this.#breaker.pass(signal);
+      return await this.#probe(signal);
+    } catch (error) {
+      if (signal.aborted) throw error;
+      return false;
+    }
+  }
+
+  async #request(
     method: Dispatcher.HttpMethod,
     path: string,
     options: RequestOptions,
@@ -150,6 +183,13 @@ export class KubeTransport {
    * afterwards is the reader's to judge. Rejects with a `KubeError` unless the status is a success. Abort the signal to close it.
    */
   async stream(path: string, options: RequestOptions, signal: AbortSignal): Promise<KubeStream> {
+    await this.#breaker.pass(signal);
+    const opened = await this.#judged(() => this.#open(path, options, signal), signal);
+    if ('headers' in opened) throw kubeError(opened.status, opened.body, header(opened.headers, 'retry-after'));
+    return opened;
+  }
+
+  async #open(path: string, options: RequestOptions, signal: AbortSignal): Promise<KubeStream | KubeResponse> {
     for (let reloaded = false; ; ) {
       const response = await this.#send('GET', path, options, 'streams', signal);
       if (response.statusCode >= 200 && response.statusCode <= 299) return { status: response.statusCode, body: response.body };
@@ -158,7 +198,7 @@ export class KubeTransport {
         reloaded = true;
         if (await this.#credentials.reload(signal)) continue;
       }
-      throw kubeError(response.statusCode, body, header(response.headers, 'retry-after'));
+      return { status: response.statusCode, headers: response.headers, body };
     }
   }
 
@@ -168,6 +208,32 @@ export class KubeTransport {
     const pools = this.#pools;
     this.#pools = undefined;
     if (pools) await Promise.all([pools.requests.destroy(null), pools.streams.destroy(null)]);
+  }
+
+  /** Whether the server is ready. Never rejects but with the signal's reason. */
+  async #probe(signal: AbortSignal): Promise<boolean> {
+    const options = { verb: 'readyz', deadlineMs: READY_DEADLINE_MS };
+    try {
+      const { status } = await this.#judged(() => this.#request('GET', '/readyz', options, signal), signal);
+      return status < 500;
+    } catch (error) {
+      if (signal.aborted) throw error;
+      return false;
+    }
+  }
+
+  /** Tells the breaker how a request went. */
+  async #judged<Answer extends KubeStream | KubeResponse>(work: () => Promise<Answer>, signal: AbortSignal): Promise<Answer> {
+    try {
+      const answer = await work();
+      if ('headers' in answer && isTrouble(answer.status, answer.body)) this.#breaker.failed();
+      else this.#breaker.succeeded();
+      return answer;
+    } catch (error) {
+      const isOurs = signal.aborted || this.#closed || error instanceof BrokkrError; // no credential, too many at a time
+      if (!isOurs) this.#breaker.failed();
+      throw error;
+    }
   }
 
   async #send(
@@ -185,7 +251,7 @@ export class KubeTransport {
       const response = await this.#poolsFor(tls)[kind].request({
         origin: this.#origin,
         method,
-        path: this.#basePath + path + search(options.query),
+        path: this.#basePath + path + queryString(options.query),
         headers: {
           accept: 'application/json',
           'user-agent': 'brokkr-agent',
@@ -197,10 +263,12 @@ export class KubeTransport {
         body: options.body ?? null,
         signal,
       });
+      this.#serverClock.heard(header(response.headers, 'date'), this.#clock.monotonic() - startedAt);
       this.#observe?.(verb, String(response.statusCode), seconds());
       return response;
     } catch (error) {
-      if (!signal.aborted || this.#closed) this.#observe?.(verb, 'error', seconds());
+      const isWanted = !signal.aborted || this.#closed || signal.reason instanceof TimeoutError;
+      if (isWanted) this.#observe?.(verb, 'error', seconds());
       throw error;
     }
   }
@@ -235,54 +303,7 @@ export function header(headers: KubeResponse['headers'], name: string): string |
   return Array.isArray(value) ? value[0] : value;
 }
 
-interface PoolLimits {
-  readonly connections: number;
-  readonly bodyTimeout: number;
-  readonly maxResponseSize: number;
-}
-
-function openPool(config: KubeCredentials, origin: string, tls: TlsMaterial, limits: PoolLimits): Dispatcher {
-  const socket = { timeout: CONNECT_TIMEOUT_MS, keepAlive: true, keepAliveInitialDelay: TCP_KEEP_ALIVE_MS };
-  const connect = {
-    ...socket,
-    rejectUnauthorized: !config.insecureSkipTlsVerify,
-    ...(tls.ca !== undefined && { ca: tls.ca }),
-    ...(tls.cert !== undefined && { cert: tls.cert }),
-    ...(tls.key !== undefined && { key: tls.key }),
-    ...(config.tlsServerName !== undefined && { servername: config.tlsServerName }),
-  };
-  const options: Pool.Options = {
-    ...limits,
-    pipelining: 1,
-    allowH2: false, // on by default in undici 8; one connection for all stalls all streams at once when it half-dies
-    headersTimeout: CALL_DEADLINE_MS,
-    keepAliveTimeout: KEEP_ALIVE_MS,
-    keepAliveMaxTimeout: KEEP_ALIVE_MS,
-  };
-  if (config.proxyUrl === undefined) return new Pool(origin, { ...options, connect });
-  return new ProxyAgent({ ...options, uri: config.proxyUrl, requestTls: connect, proxyTls: socket });
-}
-
-/** The server closed an idle connection while we were writing to it: nothing of this request was handled or answered. */
-function isReusedSocketReset(error: unknown): boolean {
-  if (!(error instanceof Error) || !('code' in error)) return false;
-  if (error.code === 'ECONNRESET' || error.code === 'EPIPE') return true;
-  if (error.code !== 'UND_ERR_SOCKET') return false;
-  const socket = 'socket' in error ? (error.socket as { readonly bytesRead?: number } | null) : null;
-  return (socket?.bytesRead ?? 0) > 0;
-}
-
 function impersonationHeaders(as: Impersonation | undefined): Record<string, string | string[]> {
   if (!as) return {};
   return { 'impersonate-user': as.user, ...(as.groups && as.groups.length > 0 && { 'impersonate-group': [...as.groups] }) };
-}
-
-function search(query: Query | undefined): string {
-  if (!query) return '';
-  const parameters = new URLSearchParams();
-  for (const [name, value] of Object.entries(query)) {
-    if (value !== undefined) parameters.set(name, String(value));
-  }
-  const text = parameters.toString();
-  return text === '' ? '' : `?${text}`;
 }

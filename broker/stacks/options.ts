@@ -6,7 +6,6 @@ import {
   AdoptionPolicy,
   type ApplyOptions,
   ApplyOptionsSchema,
-  ConflictPolicy,
   DeletionPolicy,
   DriftMode,
   OnFailure,
@@ -24,13 +23,12 @@ export interface EncodedOptions {
   readonly deletionPolicy: 'delete' | 'orphan' | 'delete_and_wait';
 }
 
-/** Options with what is not specified spelled out, so that options that mean the same are the same. */
+/** Options with what is not specified spelled out, so that options that mean the same are the same; `conflicts` has a meaning of its own then. */
 export function normalOptions(options: ApplyOptions | undefined): ApplyOptions {
   const result = options ? clone(ApplyOptionsSchema, options) : create(ApplyOptionsSchema);
   if (result.deletionPolicy === DeletionPolicy.UNSPECIFIED) result.deletionPolicy = DeletionPolicy.DELETE;
   if (result.adoption === AdoptionPolicy.UNSPECIFIED) result.adoption = AdoptionPolicy.ADOPT;
   if (result.onFailure === OnFailure.UNSPECIFIED) result.onFailure = OnFailure.HOLD;
-  if (result.conflicts === ConflictPolicy.UNSPECIFIED) result.conflicts = ConflictPolicy.FORCE;
   if (result.drift === DriftMode.UNSPECIFIED) result.drift = DriftMode.CORRECT;
   if (result.recreate === RecreatePolicy.UNSPECIFIED) result.recreate = RecreatePolicy.NEVER;
   if (result.preflight === Preflight.UNSPECIFIED) result.preflight = Preflight.UPDATES;
