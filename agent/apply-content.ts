@@ -2,6 +2,7 @@ import { isOpaque, keyString, type ManifestEntry, type ObjectKey, objectLabel } 
 import type { SchemaFile } from '#lib/schema-check.ts';
 import type { PreparedObject, PrepareResult, Scope } from '#lib/yaml-prepare.ts';
 import type { ObjectStatus } from '#proto/brokkr/v1/content_pb.js';
+import { prepareInBatches } from './apply-batches.ts';
 import type { Engine } from './apply-engine.ts';
 import { objectStatus, problemStatus, problemText } from './apply-report.ts';
 import type { Inventory } from './inventory.ts';
@@ -102,14 +103,8 @@ async function prepareEntries(
     engine.content.documents(target.stackId, target.generation, digests, signal),
     loadSchemas(engine, entries, signal),
   ]);
-  const documents = digests.flatMap((sourceDigest) => {
-    const text = texts.get(sourceDigest);
-    return text === undefined ? [] : [{ sourceDigest, text }];
-  });
-  return await engine.yaml.prepare(
-    { ...common(engine, target, inventory), documents, entries, scopes: scopesOf(kinds), schemas },
-    signal,
-  );
+  const input = { ...common(engine, target, inventory), scopes: scopesOf(kinds), schemas };
+  return await prepareInBatches(engine.yaml, input, entries, texts, signal);
 }
 
 async function prepareOpaque(

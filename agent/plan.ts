@@ -13,7 +13,7 @@ export interface PlannedObject extends ObjectKey {
   readonly digest: string;
   readonly wave: number;
   readonly marks: Marks;
-  /** Keys (`keyString`) of objects of the same stack that have to be applied before. */
+  /** Keys (`keyString`) of objects that have to be applied before; those that are not in the stack do not count. */
   readonly needs: readonly string[];
   /** Body of the apply. */
   readonly json: string;

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Phase } from '#proto/brokkr/v1/content_pb.js';
 import { openEngineRig } from '../test/engine-rig.ts';
 import type { Kube as TestKube } from '../test/kube.ts';
+import { isWatching } from '../test/kube-audit.ts';
 import type { TestIdentity } from '../test/kube-identity.ts';
 import type { TestBroker } from './reconcile-testing.ts';
 
@@ -22,10 +23,7 @@ const start = (options: { readonly held?: boolean; readonly kindRecheckMs?: numb
 async function calls(since: number): Promise<string[]> {
   const events = await server.auditEvents({ user: identity.user, since });
   return events
-    .filter(
-      ({ stage, verb, requestURI }) =>
-        stage === 'ResponseComplete' && verb !== 'watch' && !requestURI.includes('resourceVersion=0'),
-    )
+    .filter((event) => event.stage === 'ResponseComplete' && !isWatching(event))
     .map(({ verb, requestURI }) => `${verb} ${requestURI.split('?')[0]}${requestURI.includes('dryRun') ? ' (dry run)' : ''}`);
 }
 

@@ -27,6 +27,8 @@ export type Scope = 'Namespaced' | 'Cluster';
 /** Input of `prepare`. */
 export interface PrepareInput {
   readonly documents: readonly SourceText[];
+  /** Documents of definitions whose resources are among `documents`, when they are not there themselves: for scopes and schemas alone. */
+  readonly definitions?: readonly SourceText[];
   /** What to read from the documents; undefined for an opaque manifest: everything in them. */
   readonly entries: readonly ManifestEntry[] | undefined;
   /** 16 bytes of the stack. */
@@ -53,7 +55,7 @@ export interface PreparedObject {
   readonly digest: string;
   readonly wave: number;
   readonly marks: Marks;
-  /** Keys (`keyString`) of the other objects of the same result that have to be applied before this one. */
+  /** Keys (`keyString`) of objects that have to be there before this one can work, in the stack or not. */
   readonly needs: readonly string[];
   /** Body of the apply, stamped (`objectBody`). */
   readonly json: string;
@@ -79,20 +81,20 @@ export function prepare(input: PrepareInput, judge?: JudgeObjects): PrepareResul
   const schemas = input.schemas ? new SchemaSet(input.schemas) : undefined;
   const scopes = new Map(Object.entries(input.scopes));
   const definitions = new Map<string, string>();
-  for (const { object } of found) {
+  const context = (input.definitions ?? []).flatMap(({ text }) => readObjects(text, HARD_LIMITS, new ProblemList(), undefined));
+  for (const object of [...context, ...found.map((each) => each.object)]) {
     const kind = learnCustomResource(object.object, scopes, schemas);
     if (kind !== undefined) definitions.set(kind, keyString(object.key));
   }
   const resolved = found.map(({ object, digest }) => ({ ...resolve(object, scopes, input, problems), digest }));
   refuseDuplicates(resolved, problems);
-  const present = new Set(resolved.map(({ key }) => keyString(key)));
   const objects: PreparedObject[] = [];
   for (const object of resolved) {
     schemas?.check(object.key, object.object, (rule, path, message) => {
       problems.add({ ...place(object), rule, path, message, severity: 'error' });
     });
     const { key, scope, digest, wave, marks } = object;
-    const needs = [...objectNeeds(key, object.object, definitions).intersection(present)];
+    const needs = [...objectNeeds(key, object.object, definitions)];
     const sent = stamped(withEncodedData(object.object), input.stamp);
     objects.push({ key, scope, digest, wave, marks, needs, json: objectBody(sent) });
   }

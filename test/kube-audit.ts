@@ -61,6 +61,11 @@ export function createAuditLog(path: string, request: KubeClient) {
 
 const markerPath = '/version?brokkr-audit-mark=';
 
+/** Whether a request is a watch, or the list that a watch begins with (`Reflector`). */
+export function isWatching({ verb, requestURI }: AuditEvent): boolean {
+  return verb === 'watch' || /[?&]resourceVersion=0(&|$)|[?&]resourceVersionMatch=NotOlderThan/.test(requestURI);
+}
+
 /** Sends a request of our own and waits until the log holds it, with all that went before. */
 async function flush(path: string, request: KubeClient, signal: AbortSignal, from = 0) {
   const marker = `${markerPath}${randomUUID()}`;

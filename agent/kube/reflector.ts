@@ -111,7 +111,8 @@ export class Reflector implements Task {
 
   async #list(signal: AbortSignal): Promise<void> {
     const { since } = this.#options;
-    const first = since === undefined ? { resourceVersion: '0' } : { notOlderThan: since };
+    // Whole: the server's cache has no pages, and ignores the limit by itself only for version 0.
+    const first = since === undefined ? { resourceVersion: '0' } : { notOlderThan: since, limit: 0 };
     const request = {
       ...this.#options,
       // The first list may come from the server's cache; a later one must not go back in time.

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { systemClock } from '#lib/clock.ts';
 import { startKubeProxy } from '../../test/http-proxy.ts';
 import { type OwnKube, startOwnKube } from '../../test/kube.ts';
+import type { TestIdentity } from '../../test/kube-identity.ts';
 import type { Kube } from './kube.ts';
 import type { Mapping } from './resources.ts';
 import { CONFIG_MAPS, openTestKube } from './testing.ts';
@@ -9,10 +10,12 @@ import { CONFIG_MAPS, openTestKube } from './testing.ts';
 const { signal } = new AbortController();
 let server: OwnKube;
 let kube: Kube;
+let identity: TestIdentity;
 
 beforeAll(async () => {
   server = await startOwnKube();
-  kube = openTestKube({ ...server, token: server.identities.ops.token });
+  identity = await server.identity('resources', { clusterAdmin: true });
+  kube = openTestKube({ ...server, token: identity.token });
 });
 afterAll(async () => {
   await kube?.[Symbol.asyncDispose]();
@@ -58,11 +61,11 @@ describe('resources', () => {
 
   it('asks the server nothing for what it knows, and little for what it does not', async () => {
     await kube.resources.preferred('apps', 'Deployment', signal);
-    const since = await server.auditMark();
+    const mark = { user: identity.user, since: await server.auditMark() };
     for (let round = 0; round < 20; round += 1) await kube.resources.preferred('apps', 'Deployment', signal);
-    expect(await server.auditEvents({ since })).toEqual([]);
+    expect(await server.auditEvents(mark)).toEqual([]);
     await Promise.all(Array.from({ length: 20 }, () => kube.resources.preferred('apps', 'Thing', signal)));
-    expect((await server.auditEvents({ since })).length).toBeLessThanOrEqual(2);
+    expect((await server.auditEvents(mark)).length).toBeLessThanOrEqual(2);
   });
 
   it('sees a CRD come and go', async () => {

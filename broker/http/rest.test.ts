@@ -188,6 +188,7 @@ describe('a REST answer', () => {
       generation: 7,
       deployment_object_id: null,
       options: null,
+      selector: null,
     });
     const created = await call('POST', '/agents', '{"name":"a","cluster_name":"c"}');
     expect(created.status).toBe(201);

@@ -1,6 +1,6 @@
 import type { StackTarget } from '../../agent/target.ts';
 import type { EngineRig } from '../engine-rig.ts';
-import type { AuditEvent } from '../kube-audit.ts';
+import { type AuditEvent, isWatching } from '../kube-audit.ts';
 
 /** Documents as one text. */
 export function yaml(...documents: readonly string[]): string {
@@ -72,7 +72,7 @@ export function custom(group: string, kind: string, name: string, size = 1): str
 /** What an engine asked the server since a mark, but for watches and the lists they begin with. */
 export async function engineCalls({ server, identity }: EngineRig, since: number): Promise<AuditEvent[]> {
   const events = await server.auditEvents({ user: identity.user, since });
-  return events.filter(({ verb, requestURI }) => verb !== 'watch' && !requestURI.includes('resourceVersion=0'));
+  return events.filter((event) => !isWatching(event));
 }
 
 /** Whether a request is about the engine's own inventories. */
