@@ -12,7 +12,7 @@ import { ruleFor } from './health-rule.ts';
 import type { Kube } from './kube/kube.ts';
 import type { KubeObject } from './kube/objects.ts';
 import type { Resource } from './kube/resource.ts';
-import { type PodTrouble, podSelector, topReason } from './pod-reasons.ts';
+import { hasPods, type PodTrouble, podSelector, topReason } from './pod-reasons.ts';
 import { hasReadiness, type Readiness, readiness, unsettled } from './readiness.ts';
 import type { SeenHealth } from './seen-health.ts';
 
@@ -35,9 +35,9 @@ export interface HealthWatchDeps {
   readonly log: Logger;
 }
 
-/** Pods of a workload are asked for why it is not ready after this time, and then not more often than that. */
+/** Pods of a workload are asked for why it is not ready after this time, and then again after a wait that doubles up to the cap. */
 const PODS_AFTER_MS = 30_000;
-const PODS_AGAIN_MS = 60_000;
+const PODS_AGAIN = { baseMs: 60_000, capMs: 1_800_000 };
 /** Pods looked at. */
 const MAX_PODS = 20;
 /** Without any change of its state for this long an object is late, unless the stack says otherwise (`failure_deadline_seconds`). */
@@ -61,8 +61,9 @@ interface Unready {
   state: Readiness;
   /** When the state changed last. */
   changedAt: number;
-  /** When its pods are asked for next. */
+  /** When its pods are asked for next, and how long after that. */
   podsAt: number;
+  podsWaitMs: number;
   pods: PodTrouble | undefined;
 }
 
@@ -94,7 +95,7 @@ export class HealthWatch implements Task {
     const facts = {
       ...{ stack, key, kind: `${group}/${kind}` },
       namespace: namespaced ? (object.metadata.namespace ?? '') : '',
-      selector: WORKLOADS.has(`${group}/${kind}`) ? podSelector(object) : undefined,
+      selector: WORKLOADS.has(`${group}/${kind}`) && hasPods(object) ? podSelector(object) : undefined,
     };
     const rule = ruleFor(stack.options?.healthRules, group, kind);
     const early = rule && unsettled(object);
@@ -137,7 +138,12 @@ export class HealthWatch implements Task {
     }
     const now = this.#deps.clock.monotonic();
     const known = this.#unready.get(id);
-    const fresh = { sinceMs: this.#deps.clock.now(), podsAt: now + PODS_AFTER_MS, pods: undefined };
+    const fresh = {
+      sinceMs: this.#deps.clock.now(),
+      podsAt: now + PODS_AFTER_MS,
+      podsWaitMs: PODS_AGAIN.baseMs,
+      pods: undefined,
+    };
     const unready: Unready = known ?? { ...fresh, ...facts, state, changedAt: now };
     if (JSON.stringify(unready.state) !== JSON.stringify(state)) unready.changedAt = now;
     unready.state = state;
@@ -190,7 +196,8 @@ export class HealthWatch implements Task {
   async #askPods(unready: Unready, signal: AbortSignal): Promise<void> {
     const { kube, clock, log } = this.#deps;
     const { namespace, selector } = unready;
-    unready.podsAt = clock.monotonic() + PODS_AGAIN_MS;
+    unready.podsAt = clock.monotonic() + unready.podsWaitMs;
+    unready.podsWaitMs = Math.min(PODS_AGAIN.capMs, 2 * unready.podsWaitMs);
     const request = { resource: PODS, namespace, labelSelector: selector, content: 'full', limit: MAX_PODS } as const;
     try {
       const page = await kube.limiter.run(() => kube.list(request, signal).next(), 'low', signal);

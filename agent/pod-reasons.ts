@@ -31,6 +31,12 @@ export function topReason(pods: readonly KubeObject[]): PodTrouble | undefined {
   return { reason, message: text.slice(0, MAX_MESSAGE) };
 }
 
+/** Whether the status of a workload says that it has pods, or had some that failed; without any there is nobody to ask. */
+export function hasPods({ status }: KubeObject): boolean {
+  const counts = (status ?? {}) as Readonly<Record<string, unknown>>;
+  return ['replicas', 'currentNumberScheduled', 'active', 'failed'].some((name) => Number(counts[name] ?? 0) > 0);
+}
+
 /** Selector of the pods of a workload, as the API takes it in a query; undefined when it has none. */
 export function podSelector(workload: KubeObject): string | undefined {
   const selector = (workload.spec as { readonly selector?: Selector | Labels } | undefined)?.selector;

@@ -54,7 +54,7 @@ describe('T46 a workload that is not ready', () => {
     };
   }
 
-  it('T46 for 30 s is explained by its pods, asked for once a minute', async () => {
+  it('T46 for 30 s is explained by its pods, asked for again after a minute, then less and less often', async () => {
     const accounts = `/api/v1/namespaces/${namespace}/serviceaccounts`;
     await server.request('POST', accounts, { metadata: { name: 'default' } });
     for (const name of ['pods-1', 'pods-2']) {
@@ -96,6 +96,11 @@ describe('T46 a workload that is not ready', () => {
     expect(await lists()).toBe(1);
     await watched.clock.advance(1000);
     await expect.poll(lists, { timeout: 20_000 }).toBe(2);
+    await watched.clock.advance(119_000);
+    expect(await lists()).toBe(2);
+    watched.show({ observedGeneration: 1, replicas: 0, updatedReplicas: 0, availableReplicas: 0 });
+    await watched.clock.advance(3_600_000);
+    expect(await lists()).toBe(2); // there are no pods to ask for
     watched.show({ observedGeneration: 1, replicas: 2, updatedReplicas: 2, availableReplicas: 2 });
     expect(watched.state()).toMatchObject({ state: 'ready', reason: 'Available' });
     await watched.clock.advance(120_000);
