@@ -1,4 +1,3 @@
-import { jitter } from '#lib/backoff.ts';
 import { errorText } from '#lib/errors.ts';
 import { Wakeup } from '#lib/signal.ts';
 import { type ApplyOptions, type Health, type ObjectStatus, Phase } from '#proto/brokkr/v1/content_pb.js';
@@ -17,20 +16,13 @@ import { classify, type ErrorClass } from './kube/errors.ts';
 import { leaveStack } from './reconcile-leave.ts';
 import { type HealthWait, SeenHealth } from './seen-health.ts';
 import type { WorkerEvents } from './stack-worker-events.ts';
-import { compareTarget, type Goal, isStale, type Next, stillWaiting, unfinishedRemoval } from './stack-worker-goal.ts';
-import { doubled, retryMs, SCHEDULES } from './stack-worker-schedule.ts';
+import { compareTarget, type Goal, isStale, unfinishedRemoval } from './stack-worker-goal.ts';
 import { Trial, type TrialEnd } from './stack-worker-trial.ts';
+import { Tries } from './stack-worker-tries.ts';
 import { StackView } from './stack-worker-view.ts';
 import type { StackTarget, StackTombstone } from './target.ts';
 import { Terminating } from './terminating.ts';
 
-/** Recheck of objects that could not be removed yet; the wait doubles from these to the cap. */
-const KEPT_SCHEDULES = {
-  now: { baseMs: 0, capMs: 0 },
-  soon: { baseMs: 2000, capMs: 1_800_000 },
-  forbidden: SCHEDULES.permission,
-  later: { baseMs: 30_000, capMs: 1_800_000 },
-};
 /** Until a lost inventory is looked for again, when not every kind could be asked. */
 const REBUILD_RECHECK_MS = 60_000;
 /** Should the watch of a kind not be allowed, the end of a deletion that a withdrawal waits for is seen this late. */
@@ -54,14 +46,11 @@ export class StackWorker implements HealthSubject, WatchedStack {
   #goal: Goal = { kind: 'none' };
   /** The goal is not reached, as far as is known. */
   #dirty = false;
-  #next: Next | undefined;
-  #failures = 0;
-  /** Tries in a row after which something was still kept. */
-  #keptTries = 0;
   #job: AbortController | undefined;
   #suspended: string | undefined;
   #left = false;
   #asked = false;
+  readonly #tries: Tries;
   readonly #view: StackView;
   readonly #jobs: FinishedJobs;
   readonly #trial: Trial;
@@ -72,6 +61,7 @@ export class StackWorker implements HealthSubject, WatchedStack {
     this.#events = events;
     this.suspects = new Suspects(engine, inventory);
     this.terminating = new Terminating(engine, inventory);
+    this.#tries = new Tries(engine);
     this.#view = new StackView(engine, inventory);
     this.#jobs = new FinishedJobs(inventory);
     this.#trial = new Trial(engine, inventory, () => this.#counted);
@@ -101,7 +91,7 @@ export class StackWorker implements HealthSubject, WatchedStack {
 
   /** Whether the server has to serve more kinds before the stack can go on. */
   get waitsForKinds(): boolean {
-    return typeof this.#next?.until === 'object';
+    return this.#tries.waitsForKinds;
   }
 
   /** As last counted. */
@@ -117,7 +107,7 @@ export class StackWorker implements HealthSubject, WatchedStack {
   /** What is known, for explanations. */
   get outlook(): Outlook {
     const { clock } = this.#engine;
-    const at = this.#dirty ? (this.#next?.at ?? Number.POSITIVE_INFINITY) : Number.POSITIVE_INFINITY;
+    const at = (this.#dirty ? this.#tries.at : undefined) ?? Number.POSITIVE_INFINITY;
     return {
       goal: this.#goal,
       inventory: this.inventory,
@@ -143,7 +133,7 @@ export class StackWorker implements HealthSubject, WatchedStack {
     this.#trial.begin(target);
     if (!target.options.paused && this.#trial.settled && !this.inventory.inDoubt) {
       this.#dirty = false;
-      this.#next = undefined;
+      this.#tries.clear();
       this.#view.applied();
       this.#events.changed();
       this.#wakeup.wake(); // what was seen before the target came
@@ -188,8 +178,8 @@ export class StackWorker implements HealthSubject, WatchedStack {
 
   /** What the stack waits for may have happened. */
   nudge(): void {
-    if (this.#next === undefined && this.#job === undefined) return;
-    this.#next = { at: 0 };
+    if (this.#tries.at === undefined && this.#job === undefined) return;
+    this.#tries.now();
     this.#wakeup.wake();
   }
 
@@ -200,8 +190,8 @@ export class StackWorker implements HealthSubject, WatchedStack {
 
   /** What the rules of the environment refused may be allowed now. */
   rulesChanged(): void {
-    if (!this.#dirty || !this.#next) return;
-    this.#next = { at: 0 };
+    if (!this.#dirty || this.#tries.at === undefined) return;
+    this.#tries.now();
     this.#wakeup.wake();
   }
 
@@ -267,7 +257,7 @@ export class StackWorker implements HealthSubject, WatchedStack {
   }
 
   async #wait(signal: AbortSignal): Promise<void> {
-    const next = this.#next?.at ?? Number.POSITIVE_INFINITY;
+    const next = this.#tries.at ?? Number.POSITIVE_INFINITY;
     const { clock } = this.#engine;
     const at = Math.min(next, this.#suspectsAt, this.suspects.verifyAt, this.terminating.dueAt, this.#trial.dueAt);
     if (this.#suspended !== undefined || at === Number.POSITIVE_INFINITY) return await this.#wakeup.wait(signal);
@@ -278,15 +268,9 @@ export class StackWorker implements HealthSubject, WatchedStack {
   /** One piece of work, if any is due. True when the stack has left. */
   async #step(signal: AbortSignal): Promise<boolean> {
     if (this.#suspended !== undefined) return false;
-    const next = this.#next;
-    const due = next !== undefined && next.at <= this.#engine.clock.monotonic();
-    if (due) {
-      const later = await stillWaiting(this.#engine, next, signal);
-      if (later) {
-        if (this.#next === next) this.#next = later; // else there was news meanwhile
-        return false;
-      }
-    }
+    const state = await this.#tries.due(signal);
+    if (state === 'waiting') return false;
+    const due = state === 'due';
     const goal = this.#goal;
     if (this.suspects.verifyDue() && goal.kind === 'none') this.#ask();
     if (goal.kind === 'none' && this.terminating.dueAt === Number.POSITIVE_INFINITY) return false;
@@ -303,14 +287,14 @@ export class StackWorker implements HealthSubject, WatchedStack {
       // A new generation goes first: looking at what it may change anyway would hold it up.
       if (!(due && this.#dirty) || this.#trial.settled) suspects = await this.#takeSuspects(goal.target, signal);
       if ((due && this.#dirty) || suspects.size > 0) {
-        this.#next = undefined;
+        this.#tries.clear();
         const input = { engine: this.#engine, inventory: this.inventory, goal: goal.target, suspects, stop: job.signal };
         const healthy = (wait: HealthWait) => this.#healthy(wait, job.signal, signal);
         const end = await this.#trial.sync({ ...input, phase: (phase) => this.#view.show(phase), healthy }, signal);
         this.#finished(end, job.signal.aborted);
         if (end.kind !== 'applied') this.#putBack(suspects);
         else if (this.inventory.head.partial) await this.#rebuild(job.signal, signal);
-      } else if (due) this.#next = undefined;
+      } else if (due) this.#tries.clear();
     } catch (error) {
       signal.throwIfAborted();
       await this.#broken(error, signal);
@@ -338,26 +322,24 @@ export class StackWorker implements HealthSubject, WatchedStack {
   }
 
   #putBack(suspects: ReadonlyMap<string, Suspect>): void {
-    this.suspects.putBack(suspects, this.#next?.at);
+    this.suspects.putBack(suspects, this.#tries.at);
   }
 
   #finished(end: TrialEnd, stopped: boolean): void {
     switch (end.kind) {
       case 'applied': {
         this.suspects.corrected(end.corrections);
-        this.#failures = 0;
+        this.#tries.succeeded();
         if (!this.#dirty && end.again === undefined && end.corrections.length === 0) return; // looked at and found as it should be
         this.#view.count = this.count();
         this.#dirty = end.again !== undefined || stopped;
-        if (end.again !== undefined) this.#keepTrying(end.again);
+        if (end.again !== undefined) this.#tries.kept(end.again);
         const statuses = [...end.kept, ...end.corrections.map(({ status }) => status)];
         this.#view.applied(end.kept.length > 0 ? `${end.kept.length} objects are kept` : '', statuses);
         return;
       }
       case 'refused':
-        this.#failures += 1;
-        if (end.missing.length > 0) this.#again(this.#engine.kindRecheckMs, { kinds: end.missing });
-        else this.#again(retryMs('permanent', 1));
+        this.#tries.refused(end.missing);
         this.#view.failed(Phase.REFUSED, end.message, end.objects);
         return;
       case 'failed':
@@ -371,7 +353,7 @@ export class StackWorker implements HealthSubject, WatchedStack {
         if (!stopped) this.#goBack();
         return;
       case 'stopped':
-        if (this.#suspended !== undefined) this.#again(0);
+        if (this.#suspended !== undefined) this.#tries.after(0);
         return;
     }
   }
@@ -384,8 +366,7 @@ export class StackWorker implements HealthSubject, WatchedStack {
 
   #failed(kind: ErrorClass, message: string, objects: readonly ObjectStatus[]): void {
     this.#dirty = true;
-    this.#failures += 1;
-    this.#again(retryMs(kind, this.#failures), kind === 'transient' ? 'server' : undefined);
+    this.#tries.failed(kind);
     this.#view.failed(Phase.FAILED, message, objects);
   }
 
@@ -397,20 +378,20 @@ export class StackWorker implements HealthSubject, WatchedStack {
   }
 
   async #leave(tombstone: StackTombstone, stop: AbortSignal, signal: AbortSignal): Promise<boolean> {
-    this.#next = undefined;
+    this.#tries.clear();
     this.#view.show(Phase.PRUNING);
     const end = await leaveStack({ engine: this.#engine, inventory: this.inventory, tombstone, stop }, signal);
     if (end.kind === 'stopped') {
-      if (this.#suspended !== undefined) this.#again(0);
+      if (this.#suspended !== undefined) this.#tries.after(0);
       return false;
     }
     if (end.kind === 'kept') {
-      if (end.again) this.#keepTrying(end.again);
+      if (end.again) this.#tries.kept(end.again);
       this.#view.show(Phase.KEPT, end.message, end.objects);
       return false;
     }
     if (end.kind === 'waiting') {
-      this.#again(UNWATCHED_MS);
+      this.#tries.after(UNWATCHED_MS);
       this.#view.show(Phase.PRUNING, end.message);
       return false;
     }
@@ -426,7 +407,7 @@ export class StackWorker implements HealthSubject, WatchedStack {
   /** Deletions have come to their end: what waited for that goes on. */
   #ended(): void {
     const isLeaving = this.#goal.kind === 'tombstone';
-    if (isLeaving || this.#dirty) this.#next = { at: 0 };
+    if (isLeaving || this.#dirty) this.#tries.now();
     this.#view.tell();
   }
 
@@ -437,16 +418,11 @@ export class StackWorker implements HealthSubject, WatchedStack {
     const isOver = problem === undefined && ![...this.inventory.entries.values()].some(({ state }) => state === 'kept');
     if (isOver) return;
     this.#dirty = true;
-    if (problem === undefined) this.#next = { at: 0 };
+    if (problem === undefined) this.#tries.now();
     else {
       this.#engine.log.warn({ stack: this.inventory.head.stackName, problem }, 'inventory cannot be rebuilt completely');
-      this.#again(REBUILD_RECHECK_MS);
+      this.#tries.after(REBUILD_RECHECK_MS);
     }
-  }
-
-  #keepTrying(when: keyof typeof KEPT_SCHEDULES): void {
-    this.#keptTries += 1;
-    this.#again(doubled(KEPT_SCHEDULES[when], this.#keptTries));
   }
 
   #ask(): void {
@@ -457,9 +433,7 @@ export class StackWorker implements HealthSubject, WatchedStack {
 
   #begin(phase: Phase, reason: string | undefined): void {
     this.#dirty = true;
-    this.#failures = 0;
-    this.#keptTries = 0;
-    this.#next = { at: 0 };
+    this.#tries.restart();
     if (reason !== undefined) this.#job?.abort(new Error(reason));
     this.#view.show(phase);
     this.#wakeup.wake();
@@ -467,13 +441,7 @@ export class StackWorker implements HealthSubject, WatchedStack {
 
   /** What is planned is tried at once. */
   #soon(): void {
-    if (this.#next) this.#next = { ...this.#next, at: 0 };
+    this.#tries.soon();
     this.#wakeup.wake();
-  }
-
-  /** Plans the next try, in `ms` varied by a fifth, unless news came meanwhile, which go first. */
-  #again(ms: number, until?: Next['until']): void {
-    const { clock, random } = this.#engine;
-    this.#next ??= { at: clock.monotonic() + jitter(ms, 0.2, random), ...(until !== undefined && { until }) };
   }
 }
