@@ -1,4 +1,4 @@
-import { openTestBroker, type TestBroker } from '../agent/reconcile-testing.ts';
+import { openTestBroker, type TestAgent, type TestBroker } from '../agent/reconcile-testing.ts';
 import { type Kube as TestKube, useKube } from './kube.ts';
 import type { TestIdentity } from './kube-identity.ts';
 
@@ -9,12 +9,18 @@ export interface EngineRig {
   readonly namespace: string;
   /** Dispose at the end of the file. */
   readonly broker: TestBroker;
+  /** Starts an engine on the run's server, with the inventories in the namespace. */
+  start(options?: Omit<StartOptions, 'namespace'>): Promise<TestAgent>;
 }
+
+type StartOptions = Parameters<TestBroker['start']>[1];
 
 /** Opens it. Call in `beforeAll`: the first run of a machine builds the control plane. */
 export async function openEngineRig(name: string): Promise<EngineRig> {
   const server = await useKube();
   const namespace = await server.namespace(name);
   const identity = await server.identity(name, { clusterAdmin: true, namespace });
-  return { server, identity, namespace, broker: openTestBroker(namespace) };
+  const broker = openTestBroker(namespace);
+  const endpoint = { url: server.url, caData: server.caData, token: identity.token };
+  return { server, identity, namespace, broker, start: (options = {}) => broker.start(endpoint, { namespace, ...options }) };
 }

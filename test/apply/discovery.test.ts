@@ -3,7 +3,7 @@ import { parseStream } from '../../lib/yaml.ts';
 import { Phase } from '../../proto/gen/brokkr/v1/content_pb.js';
 import { type EngineRig, openEngineRig } from '../engine-rig.ts';
 import { until } from '../kube-identity.ts';
-import { configMap, custom, definition, startEngine, told, yaml } from './graph-rig.ts';
+import { configMap, custom, definition, told, yaml } from './graph-rig.ts';
 
 let rig: EngineRig;
 beforeAll(async () => {
@@ -54,12 +54,12 @@ describe('T45 an aggregated API that is down', () => {
       yaml(definition(group, 'widgets', 'Widget'), custom(group, 'Widget', 'old'), configMap('old')),
     );
     {
-      await using agent = await startEngine(rig);
+      await using agent = await rig.start();
       agent.reconciler.offer(first);
       await broker.applied(first);
     }
     await breakGroup(group);
-    await using agent = await startEngine(rig);
+    await using agent = await rig.start();
     const beside = await broker.publish(configMap('of-another-stack'));
     agent.reconciler.offer(beside);
     await broker.applied(beside);
@@ -100,7 +100,7 @@ describe('T45 an aggregated API that is down', () => {
   it('T45 goes on with those objects once the API is back, also those of an unparsed text', async () => {
     const { broker, namespace } = rig;
     const group = `back.${namespace}.example.org`;
-    await using agent = await startEngine(rig);
+    await using agent = await rig.start();
     const definitions = await broker.publish(definition(group, 'widgets', 'Widget'));
     agent.reconciler.offer(definitions);
     await broker.applied(definitions);

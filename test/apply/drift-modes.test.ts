@@ -3,7 +3,7 @@ import type { TestAgent, TestBroker } from '../../agent/reconcile-testing.ts';
 import type { StackTarget } from '../../agent/target.ts';
 import { systemClock } from '../../lib/clock.ts';
 import { DriftMode } from '../../proto/gen/brokkr/v1/content_pb.js';
-import { openEngineRig } from '../engine-rig.ts';
+import { type EngineRig, openEngineRig } from '../engine-rig.ts';
 import type { Kube as TestKube } from '../kube.ts';
 import type { TestIdentity } from '../kube-identity.ts';
 
@@ -15,9 +15,10 @@ let identity: TestIdentity;
 let namespace: string;
 let broker: TestBroker;
 let agent: TestAgent;
+let start: EngineRig['start'];
 
 beforeAll(async () => {
-  ({ server, identity, namespace, broker } = await openEngineRig('t19'));
+  ({ server, identity, namespace, broker, start } = await openEngineRig('t19'));
   agent = await start();
 });
 afterAll(async () => {
@@ -25,8 +26,6 @@ afterAll(async () => {
   await broker?.[Symbol.asyncDispose]();
 });
 
-const start = (rest: { readonly verifyIntervalMs?: number } = {}) =>
-  broker.start({ url: server.url, caData: server.caData, token: identity.token }, { namespace, ...rest });
 const configMap = (name: string, value = 'a', mark = '') =>
   `apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: ${name}\n  annotations: {${mark}}\ndata: {key: ${value}}\n---\n`;
 const path = (name: string) => `/api/v1/namespaces/${namespace}/configmaps/${name}`;

@@ -16,8 +16,9 @@ let broker: TestBroker;
 let agent: TestAgent;
 
 beforeAll(async () => {
-  ({ server, identity, namespace, broker } = await openEngineRig('t18'));
-  agent = await broker.start({ url: server.url, caData: server.caData, token: identity.token }, { namespace });
+  const rig = await openEngineRig('t18');
+  ({ server, identity, namespace, broker } = rig);
+  agent = await rig.start();
 });
 afterAll(async () => {
   await agent?.stop();

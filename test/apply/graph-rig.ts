@@ -86,11 +86,6 @@ export async function writeStatus({ server }: EngineRig, path: string, status: o
   if (answer.status !== 200) throw new Error(`PATCH ${path}/status: ${answer.status} ${JSON.stringify(answer.body)}`);
 }
 
-/** Starts an engine on the run's server, with the inventories in the namespace of the rig. */
-export function startEngine({ broker, server, identity, namespace }: EngineRig, token = identity.token) {
-  return broker.start({ url: server.url, caData: server.caData, token }, { namespace });
-}
-
 /** The objects the status of a stack names, as `state reason Kind name`. */
 export function told({ broker }: EngineRig, { stackId }: StackTarget): string[] {
   const { objects = [] } = broker.statuses.get(stackId) ?? {};

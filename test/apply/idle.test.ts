@@ -11,13 +11,13 @@ const IDLE_MS = 60_000;
 
 let server: TestKube;
 let identity: TestIdentity;
-let namespace: string;
 let broker: TestBroker;
 let agent: TestAgent;
 
 beforeAll(async () => {
-  ({ server, identity, namespace, broker } = await openEngineRig('t36'));
-  agent = await broker.start({ url: server.url, caData: server.caData, token: identity.token }, { namespace });
+  const rig = await openEngineRig('t36');
+  ({ server, identity, broker } = rig);
+  agent = await rig.start();
 });
 afterAll(async () => {
   await agent?.stop();

@@ -11,7 +11,6 @@ export type Live = any;
 
 /** An engine rig with the shorthands of tests about single objects. */
 export interface ObjectRig extends EngineRig {
-  start(options?: { readonly recreateWaitMs?: number }): Promise<TestAgent>;
   /** Publishes, offers and waits until the attempt has ended, well or not. */
   sync(agent: TestAgent, text: string, settings?: PublishSettings): Promise<StackTarget>;
   /** Waits until the attempt at a target has ended, well or not. */
@@ -55,8 +54,6 @@ export async function openObjectRig(name: string): Promise<ObjectRig> {
   return {
     ...rig,
     ...{ ended, phase, event },
-    start: (options = {}) =>
-      broker.start({ url: server.url, caData: server.caData, token: identity.token }, { namespace, ...options }),
     async sync(agent, text, settings) {
       const target = await broker.publish(text, settings);
       agent.reconciler.offer(target);

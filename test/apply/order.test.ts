@@ -12,7 +12,6 @@ import {
   isInventory,
   metadata,
   namespaceOf,
-  startEngine,
   told,
   yaml,
 } from './graph-rig.ts';
@@ -31,7 +30,7 @@ const failedOnce = (target: { readonly stackId: string }) =>
 describe('T04 definitions and their resources', () => {
   it('T04 a definition and 50 resources of it, listed first: one pass and no error event', async () => {
     const { broker, server, namespace } = rig;
-    await using agent = await startEngine(rig);
+    await using agent = await rig.start();
     const group = `t04.${namespace}.example.org`;
     const resources = Array.from({ length: 50 }, (_, index) => custom(group, 'Widget', `w-${index}`));
     const target = await broker.publish(yaml(...resources, definition(group, 'widgets', 'Widget')));
@@ -46,7 +45,7 @@ describe('T04 definitions and their resources', () => {
 
   it('T04 a resource waits for its own definition only, also when another one of the group cannot be served', async () => {
     const { broker, namespace } = rig;
-    await using agent = await startEngine(rig);
+    await using agent = await rig.start();
     const group = `own.${namespace}.example.org`;
     // A second definition that claims the same names is stored and never established.
     const first = await broker.publish(definition(group, 'gizmos', 'Gizmo'));
@@ -68,7 +67,7 @@ describe('T04 definitions and their resources', () => {
 describe('a failed object', () => {
   it('blocks what needs it, over several steps, and nothing else', async () => {
     const { broker, namespace } = rig;
-    await using agent = await startEngine(rig);
+    await using agent = await rig.start();
     const target = await broker.publish(
       yaml(
         // The server refuses the type of a Secret that lacks its data; nothing refuses it before.
@@ -99,7 +98,7 @@ describe('a failed object', () => {
 
   it('does not reach what intercepts requests, unless that is its own backend; and nothing waits for an interceptor', async () => {
     const { broker, server, namespace } = rig;
-    await using agent = await startEngine(rig);
+    await using agent = await rig.start();
     const hook = (name: string, service: string) => `apiVersion: admissionregistration.k8s.io/v1
 kind: ValidatingWebhookConfiguration
 metadata: {name: ${name}-${namespace}}
@@ -163,7 +162,7 @@ describe('T07 a namespace deleted under us', () => {
 
   it('T07 a newer version while it terminates: its objects retry, others are applied, all is there once it is gone', async () => {
     const { broker, server, namespace } = rig;
-    await using agent = await startEngine(rig);
+    await using agent = await rig.start();
     const doomed = `${namespace}-doomed`;
     const first = await broker.publish(yaml(members(doomed, 'a'), configMap('elsewhere'), namespaceOf(doomed)));
     agent.reconciler.offer(first);
@@ -190,7 +189,7 @@ describe('T07 a namespace deleted under us', () => {
 
   it('T07 the waits between tries grow, and end when it is gone', async () => {
     const { broker, namespace } = rig;
-    await using agent = await startEngine(rig);
+    await using agent = await rig.start();
     const doomed = `${namespace}-lost`;
     const target = await broker.publish(yaml(members(doomed, 'a'), namespaceOf(doomed)));
     agent.reconciler.offer(target);
@@ -214,7 +213,7 @@ describe('the preflight', () => {
     { preflight: Preflight.ALL, create: 'refused', update: 'refused' },
   ])('of mode $preflight: a bad new object is $create, a bad update $update', async ({ preflight, create, update }) => {
     const { broker, server, namespace } = rig;
-    await using agent = await startEngine(rig);
+    await using agent = await rig.start();
     const options = { preflight };
     const outcome = async (text: string, beside: string, after?: Awaited<ReturnType<typeof broker.publish>>) => {
       const target = await broker.publish(yaml(text, configMap('beside-check', {}, beside)), {

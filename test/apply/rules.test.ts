@@ -12,11 +12,7 @@ beforeAll(async () => {
 });
 afterAll(() => rig?.broker[Symbol.asyncDispose]());
 
-const start = (rules: () => Rules | undefined) =>
-  rig.broker.start(
-    { url: rig.server.url, caData: rig.server.caData, token: rig.identity.token },
-    { namespace: rig.namespace, rules },
-  );
+const start = (rules: () => Rules | undefined) => rig.start({ rules });
 const statusOf = (path: string) => rig.server.request('GET', path).then(({ status }) => status);
 const configMap = (name: string, labels = '') =>
   `apiVersion: v1\nkind: ConfigMap\nmetadata: {name: ${name}${labels === '' ? '' : `, labels: {${labels}}`}}\n`;

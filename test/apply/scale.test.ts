@@ -3,7 +3,7 @@ import { systemClock } from '../../lib/clock.ts';
 import { Phase } from '../../proto/gen/brokkr/v1/content_pb.js';
 import { type EngineRig, openEngineRig } from '../engine-rig.ts';
 import { startKubeProxy } from '../http-proxy.ts';
-import { configMap, isInventory, startEngine, yaml } from './graph-rig.ts';
+import { configMap, isInventory, yaml } from './graph-rig.ts';
 
 let rig: EngineRig;
 beforeAll(async () => {
@@ -88,7 +88,7 @@ describe('T33 a server that asks to slow down', () => {
     expect((await server.request('POST', `${api}/prioritylevelconfigurations`, level)).status).toBe(201);
     expect((await server.request('POST', `${api}/flowschemas`, schema)).status).toBe(201);
     try {
-      await using agent = await startEngine(rig);
+      await using agent = await rig.start();
       const target = await broker.publish(maps('low-share', 300));
       const mark = await server.auditMark();
       const before = agent.kube.limiter.limit;
@@ -111,14 +111,14 @@ it('T35 5,000 objects, then a restart: inventories and metadata lists only, noth
   const { broker, server, identity, namespace } = rig;
   const target = await broker.publish(maps('many', 5000));
   {
-    await using agent = await startEngine(rig);
+    await using agent = await rig.start();
     agent.reconciler.offer(target);
     await broker.until('applied', () => broker.statuses.get(target.stackId)?.phase === Phase.APPLIED, 240_000);
     expect(broker.eventsOf(target)).toMatchObject([{ success: true, counts: { created: 5000, failed: 0 } }]);
   }
   const mark = await server.auditMark();
   broker.statuses.delete(target.stackId);
-  await using agent = await startEngine(rig);
+  await using agent = await rig.start();
   agent.reconciler.offer(target);
   await broker.applied(target);
   await broker.until('seen', () => broker.statuses.get(target.stackId)?.objectsReady === 5000, 60_000);

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { StackTarget } from '../../agent/target.ts';
 import { type EngineRig, openEngineRig } from '../engine-rig.ts';
-import { configMap, deployment, engineCalls, isInventory, namespaceOf, startEngine, yaml } from './graph-rig.ts';
+import { configMap, deployment, engineCalls, isInventory, namespaceOf, yaml } from './graph-rig.ts';
 
 let rig: EngineRig;
 beforeAll(async () => {
@@ -38,7 +38,7 @@ describe('T01 1,000 mixed objects', () => {
 
   it('T01 first sync: all are there after one PATCH each, nothing is created or replaced otherwise', async () => {
     const { broker, server, namespace } = rig;
-    await using agent = await startEngine(rig);
+    await using agent = await rig.start();
     target = await broker.publish(thousand(namespace));
     const mark = await server.auditMark();
     agent.reconciler.offer(target);
@@ -60,7 +60,7 @@ describe('T01 1,000 mixed objects', () => {
 
   it('T02 the same snapshot again: no call at all', async () => {
     const { broker, server } = rig;
-    await using agent = await startEngine(rig);
+    await using agent = await rig.start();
     agent.reconciler.offer(target);
     await broker.applied(target);
     const seen = () => (broker.statuses.get(target.stackId)?.objectsReady ?? 0) > 900; // the watches have begun
@@ -87,7 +87,7 @@ describe('T01 1,000 mixed objects', () => {
 
 it('T06 a namespace and its members in random order, others in the default namespace: one pass', async () => {
   const { broker, server, namespace } = rig;
-  await using agent = await startEngine(rig);
+  await using agent = await rig.start();
   const own = `${namespace}-own`;
   const members = Array.from({ length: 20 }, (_, index) => configMap(`member-${index}`, { namespace: own }));
   const target = await broker.publish(

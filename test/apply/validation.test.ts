@@ -8,8 +8,7 @@ beforeAll(async () => {
 });
 afterAll(() => rig?.broker[Symbol.asyncDispose]());
 
-const start = () =>
-  rig.broker.start({ url: rig.server.url, caData: rig.server.caData, token: rig.identity.token }, { namespace: rig.namespace });
+const start = () => rig.start();
 
 const definition = (group: string, size: string) => `apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition

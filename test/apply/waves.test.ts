@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { StackTarget } from '../../agent/target.ts';
 import { Phase } from '../../proto/gen/brokkr/v1/content_pb.js';
 import { type EngineRig, openEngineRig } from '../engine-rig.ts';
-import { configMap, engineCalls, isInventory, pod, startEngine, told, writeStatus, yaml } from './graph-rig.ts';
+import { configMap, engineCalls, isInventory, pod, told, writeStatus, yaml } from './graph-rig.ts';
 
 let rig: EngineRig;
 beforeAll(async () => {
@@ -22,7 +22,7 @@ const applyingAt = (target: StackTarget) => rig.broker.statuses.get(target.stack
 describe('waves', () => {
   it('go one after the other, earlier numbers first, whatever their kinds', async () => {
     const { broker, server } = rig;
-    await using agent = await startEngine(rig);
+    await using agent = await rig.start();
     const target = await broker.publish(
       yaml(configMap('third', { wave: 5 }), configMap('second'), pod('first', { wave: -1 }), configMap('also-second')),
     );
@@ -36,7 +36,7 @@ describe('waves', () => {
 
   it('stop at the first one that fails', async () => {
     const { broker } = rig;
-    await using agent = await startEngine(rig);
+    await using agent = await rig.start();
     const broken = `apiVersion: v1\nkind: Secret\nmetadata: {name: broken-wave}\ntype: kubernetes.io/tls\nstringData: {a: b}\n`;
     const target = await broker.publish(yaml(configMap('after-failure', { wave: 1 }), broken, configMap('same-wave')));
     agent.reconciler.offer(target);
@@ -51,7 +51,7 @@ describe('waves', () => {
 
   it('do not wait for health unless the options say so', async () => {
     const { broker } = rig;
-    await using agent = await startEngine(rig);
+    await using agent = await rig.start();
     const target = await broker.publish(yaml(pod('never-ready'), configMap('at-once', { wave: 1 })));
     agent.reconciler.offer(target);
     await broker.applied(target);
@@ -64,7 +64,7 @@ describe('waves that wait for health', () => {
 
   it('begin once all of the earlier ones is ready, and the status says what they wait for', async () => {
     const { broker } = rig;
-    await using agent = await startEngine(rig);
+    await using agent = await rig.start();
     const target = await broker.publish(
       yaml(
         pod('gate-a'),
@@ -110,7 +110,7 @@ describe('waves that wait for health', () => {
 
   it('fail, naming the object, when it is not ready in time; and begin when it is ready later', async () => {
     const { broker } = rig;
-    await using agent = await startEngine(rig);
+    await using agent = await rig.start();
     const target = await broker.publish(yaml(pod('late'), configMap('impatient', { wave: 1 })), {
       options: { ...options, failureDeadlineSeconds: 1 },
     });
@@ -132,12 +132,12 @@ describe('waves that wait for health', () => {
     const { broker } = rig;
     const target = await broker.publish(yaml(pod('survivor'), configMap('after-restart', { wave: 1 })), { options });
     {
-      await using agent = await startEngine(rig);
+      await using agent = await rig.start();
       agent.reconciler.offer(target);
       await waiting(target, 'survivor');
     }
     broker.statuses.delete(target.stackId);
-    await using agent = await startEngine(rig);
+    await using agent = await rig.start();
     agent.reconciler.offer(target);
     await waiting(target, 'survivor');
     expect(await exists('configmaps', 'after-restart')).toBe(false);
@@ -164,7 +164,7 @@ describe('waves that wait for health', () => {
 
 it('T44 a newer version while a wave waits for health: the wait is cancelled, the newer one applied, the older one reported as superseded', async () => {
   const { broker } = rig;
-  await using agent = await startEngine(rig);
+  await using agent = await rig.start();
   const options = { gateWaves: true };
   const first = await broker.publish(yaml(pod('sick'), configMap('kept'), configMap('never-sent', { wave: 1 })), { options });
   agent.reconciler.offer(first);
@@ -183,7 +183,7 @@ it('T44 a newer version while a wave waits for health: the wait is cancelled, th
   expect(await exists('configmaps', 'new-later')).toBe(true);
   await broker.until('inventory correct', () => applyingAt(second)?.objectsTotal === 2);
   // What the cluster keeps is what another life of the agent finds.
-  await using next = await startEngine(rig);
+  await using next = await rig.start();
   expect(next.held.find(({ stackId }) => stackId === second.stackId)).toMatchObject({ appliedGeneration: 2n });
   expect(next.reconciler.stacks().find(({ stackId }) => stackId === second.stackId)).toMatchObject({ objectsTotal: 2 });
 }, 120_000);
