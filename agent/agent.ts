@@ -106,6 +106,8 @@ async function serve(parts: Parts, signal: AbortSignal): Promise<void> {
     } catch (error) {
       if (!(error instanceof LeadershipLostError)) throw error;
       deps.log.warn({ error: error.message }, 'another replica took over');
+    } finally {
+      await leader?.release(); // only now: what was being written is written
     }
   }
 }

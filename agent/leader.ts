@@ -104,7 +104,7 @@ export class Leader implements Task {
     }
   }
 
-  /** Renews the Lease. Rejects with a `LeadershipLostError` when another replica has it; gives it back when `signal` aborts. */
+  /** Renews the Lease. Rejects with a `LeadershipLostError` when another replica has it. Call `release` when the work has ended, too. */
   async run(signal: AbortSignal): Promise<void> {
     const { clock, log, random } = this.#deps;
     while (!signal.aborted) {
@@ -120,7 +120,6 @@ export class Leader implements Task {
           throw new LeadershipLostError('another replica was faster');
       }
     }
-    await this.#release();
   }
 
   /** Who holds the Lease: somebody, or undefined when it is free. */
@@ -186,8 +185,9 @@ export class Leader implements Task {
     this.#seen = { version: written.resourceVersion, spec, sinceMs: clock.monotonic() };
   }
 
-  /** Gives the Lease back, so that the next replica need not wait for it to lapse. */
-  async #release(): Promise<void> {
+  /** Gives the Lease back, so that the next replica need not wait for it to lapse. Does nothing to the Lease of another one. */
+  async release(): Promise<void> {
+    if (this.#seen?.spec.holderIdentity !== this.#options.identity) return;
     using deadline = this.#deps.clock.deadline(LOOK_MS, new AbortController().signal);
     const spec = { ...this.#seen?.spec, holderIdentity: '', leaseDurationSeconds: 1, renewTime: this.#now() };
     await this.#write(spec, deadline.signal).catch(() => undefined); // it lapses by itself

@@ -39,8 +39,9 @@ export type Asked =
 const ANSWER_MS = 20_000;
 /** Open questions to one agent. */
 const MAX_OPEN = 16;
-/** Questions and answers of other replicas are seen after this time at the latest, when notifications are lost. */
+/** When notifications are lost: how late answers are seen while one is open here, and how late a first question. */
 const POLL_MS = 1_000;
+const IDLE_POLL_MS = 5_000;
 const CHANNEL = 'question';
 
 /**
@@ -112,7 +113,8 @@ export class Questions implements Task {
     while (!signal.aborted) {
       await this.#handOver().catch((error: unknown) => this.#failed(error));
       await this.#collect().catch((error: unknown) => this.#failed(error));
-      using deadline = this.#deps.clock.deadline(POLL_MS, signal);
+      const isOpen = this.#waiting.size + this.#handed.size > 0;
+      using deadline = this.#deps.clock.deadline(isOpen ? POLL_MS : IDLE_POLL_MS, signal);
       await this.#wakeup.wait(deadline.signal).catch(() => undefined);
     }
     for (const waiting of this.#waiting.values()) waiting.reject(new BrokkrError('draining', 'the broker is stopping'));
