@@ -99,8 +99,9 @@ export class Suspects {
     return reason === 'changed' || reason === 'gone' || reason === 'proven';
   }
 
-  /** The options may have changed: what was left as it is is judged anew. */
+  /** There is another target: what was left as it is is judged anew, and what made the last try fail may be over. */
   reconsider(): void {
+    this.retryNow();
     for (const key of this.#records.keys) this.#suspect(key, 'changed');
   }
 
@@ -138,8 +139,10 @@ export class Suspects {
 
   /** Takes back what could not be corrected, to be tried again at `at`. What was seen meanwhile is newer and stays. */
   putBack(suspects: ReadonlyMap<string, Suspect>, at: number | undefined): void {
-    if (suspects.size === 0) return;
-    for (const [key, { live }] of suspects) {
+    const { entries } = this.#inventory;
+    const uncorrected = [...suspects].filter(([key, { entry }]) => entries.get(key) === entry || entries.get(key)?.state !== 'applied');
+    if (uncorrected.length === 0) return;
+    for (const [key, { live }] of uncorrected) {
       if (!this.#seen.has(key)) this.#seen.set(key, { reason: live ? 'proven' : 'gone' });
     }
     this.#notBefore = at ?? this.#engine.clock.monotonic() + retryMs('transient', 1);

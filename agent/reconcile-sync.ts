@@ -45,7 +45,13 @@ export type SyncEnd =
       readonly missing: readonly WantedKind[];
     }
   /** Something could not be written or read; `class` is that of the failure worth the earliest retry. */
-  | { readonly kind: 'failed'; readonly class: ErrorClass; readonly message: string; readonly objects: readonly ObjectStatus[] }
+  | {
+      readonly kind: 'failed';
+      readonly class: ErrorClass;
+      readonly message: string;
+      readonly objects: readonly ObjectStatus[];
+      readonly corrections: readonly Correction[];
+    }
   /** The options say that nothing is to be applied. */
   | { readonly kind: 'paused' }
   /** Asked to stop at an object border. */
@@ -200,7 +206,7 @@ async function finish(
   await inventory.save(signal);
   if (success && fresh) engine.observe.synced((engine.clock.now() - target.publishedAtMs) / 1000);
   if (success) return applied;
-  return { kind: 'failed', class: unsent > 0 ? 'transient' : soonest(failures), message, objects };
+  return { kind: 'failed', class: unsent > 0 ? 'transient' : soonest(failures), message, objects, corrections };
 }
 
 function applyRun(
@@ -263,7 +269,7 @@ async function refuseDryRun(
   const message = `${failureMessage(refusals, 0)}; nothing was applied`;
   const end = await refuse(input, attempt, { message, objects, missing: [] }, signal);
   const kind = soonest(refusals);
-  return kind === 'permanent' || kind === 'size' ? end : { kind: 'failed', class: kind, message, objects };
+  return kind === 'permanent' || kind === 'size' ? end : { kind: 'failed', class: kind, message, objects, corrections: [] };
 }
 
 async function fail(
@@ -277,5 +283,5 @@ async function fail(
   const event = { eventType: attempt.type, success: false, message: eventText(input, attempt, message), objects: [] };
   await endAttempt(engine, inventory, attempt, event);
   signal.throwIfAborted();
-  return { kind: 'failed', class: kind, message, objects: [] };
+  return { kind: 'failed', class: kind, message, objects: [], corrections: [] };
 }

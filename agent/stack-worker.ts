@@ -329,6 +329,7 @@ export class StackWorker implements HealthSubject, WatchedStack {
     switch (end.kind) {
       case 'applied': {
         this.suspects.corrected(end.corrections);
+        this.suspects.retryNow();
         this.#tries.succeeded();
         if (!this.#dirty && end.again === undefined && end.corrections.length === 0) return; // looked at and found as it should be
         this.#view.count = this.count();
@@ -343,6 +344,7 @@ export class StackWorker implements HealthSubject, WatchedStack {
         this.#view.failed(Phase.REFUSED, end.message, end.objects);
         return;
       case 'failed':
+        this.suspects.corrected(end.corrections);
         this.#failed(end.class, end.message, end.objects);
         return;
       case 'paused':

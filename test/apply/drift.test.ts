@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { TestAgent, TestBroker } from '../../agent/reconcile-testing.ts';
 import type { StackTarget } from '../../agent/target.ts';
-import { ConflictPolicy } from '../../proto/gen/brokkr/v1/content_pb.js';
+import { ConflictPolicy, Phase } from '../../proto/gen/brokkr/v1/content_pb.js';
 import { openEngineRig } from '../engine-rig.ts';
 import type { Kube as TestKube } from '../kube.ts';
 import type { TestIdentity } from '../kube-identity.ts';
@@ -177,6 +177,19 @@ describe('T18 the drift matrix, an edit that changes what is ours', () => {
 
   it('as a rule within a second; only what the machine is busy with elsewhere may make it longer', () => {
     expect(tookMs.toSorted((a, b) => a - b)[Math.floor(tookMs.length / 2)]).toBeLessThan(1000);
+  });
+
+  it('changed, and changed again, while one object of the newest generation fails: put back each time at once', async () => {
+    const { target, name } = await publish();
+    const spec = '{replicas: -1, selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}}}';
+    const broken = `---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: ${name}-broken}\nspec: ${spec}\n`;
+    const failed = await broker.publish(manifests(name) + broken, { after: target });
+    agent.reconciler.offer(failed);
+    await broker.until('failed', () => broker.statuses.get(target.stackId)?.phase === Phase.FAILED);
+    for (const key of ['theirs', 'theirs again']) {
+      expect((await patch({ data: { key } })(path('ConfigMap', name))).status).toBe(200);
+      await expect.poll(async () => (await read('ConfigMap', name)).data, WAIT).toEqual({ key: 'a' });
+    }
   });
 
   it('our own field manager used for another value: put back', async () => {
