@@ -1,3 +1,4 @@
+import type { Clock } from '#lib/clock.ts';
 import { errorText } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { keyString } from '#lib/object.ts';
@@ -6,6 +7,7 @@ import { aborted, Wakeup } from '#lib/signal.ts';
 import type { HealthRule } from '#proto/brokkr/v1/content_pb.js';
 import { STACK_LABEL } from './apply-identity.ts';
 import { isOlder } from './drift.ts';
+import { Confinements } from './drift-confinement.ts';
 import { ruleFor, ruleText } from './health-rule.ts';
 import type { InventoryEntry } from './inventory-codec.ts';
 import { classify } from './kube/errors.ts';
@@ -48,6 +50,13 @@ interface Running {
 /** Kinds watched at most; those beyond are not (APPLY §5.13). */
 const MAX_KINDS = 200;
 
+interface Deps {
+  readonly kube: Kube;
+  readonly log: Logger;
+  readonly clock: Clock;
+  readonly clusterWide: boolean;
+}
+
 /**
  * Watches the kinds that stacks have objects of, one watch a kind for the whole agent: in the whole cluster, or, where the agent may not,
  * in each namespace in use. Drift and health both live from it.
@@ -56,24 +65,23 @@ export class ObjectWatch implements Task {
   readonly name = 'object watch';
   readonly #kube: Kube;
   readonly #log: Logger;
+  readonly #clock: Clock;
   readonly #clusterWide: boolean;
   readonly #observer: WatchObserver;
   readonly #uses = new Map<string, Map<string, Use>>();
   /** By kind and namespace (empty for the whole cluster). */
   readonly #running = new Map<string, Running>();
-  /** Kinds the agent may not watch cluster-wide. */
-  readonly #confined = new Set<string>();
+  readonly #confined: Confinements;
   /** Watches that do not work now, in words, by key as `#running`. */
   readonly #unseen = new Map<string, string>();
   readonly #wakeup = new Wakeup();
 
   /** Without `clusterWide` it never asks for more than the namespaces in use. */
-  constructor(
-    { kube, log, clusterWide }: { readonly kube: Kube; readonly log: Logger; readonly clusterWide: boolean },
-    observer: WatchObserver,
-  ) {
+  constructor({ kube, log, clock, clusterWide }: Deps, observer: WatchObserver) {
     this.#kube = kube;
     this.#log = log;
+    this.#clock = clock;
+    this.#confined = new Confinements({ kube, clock });
     this.#clusterWide = clusterWide;
     this.#observer = observer;
   }
@@ -128,7 +136,8 @@ export class ObjectWatch implements Task {
     try {
       for (;;) {
         this.#adjust(signal);
-        await this.#wakeup.wait(signal);
+        await this.#wait(signal);
+        await this.#confined.ask((key) => [...this.#uses.values()].some((kinds) => kinds.has(key)), signal);
       }
     } catch (error) {
       if (!signal.aborted) throw error;
@@ -137,6 +146,12 @@ export class ObjectWatch implements Task {
       await Promise.all([...this.#running.values()].map(({ done }) => done));
       this.#running.clear();
     }
+  }
+
+  async #wait(signal: AbortSignal): Promise<void> {
+    const { dueInMs } = this.#confined;
+    if (dueInMs === undefined) await this.#wakeup.wait(signal);
+    else await this.#wakeup.waitAtMost(dueInMs, this.#clock, signal);
   }
 
   /** Starts and ends watches as the kinds in use say. */
@@ -233,7 +248,7 @@ export class ObjectWatch implements Task {
         return;
       case 'degraded':
         if (namespace === undefined && kind.namespaced && classify(event.error) === 'permission') {
-          this.#confined.add(`${kind.group}/${kind.kind}`);
+          this.#confined.refused(kind);
           this.#wakeup.wake();
         } else this.#blind(kind, namespace, event.error);
         return;
