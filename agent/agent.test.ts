@@ -15,7 +15,7 @@ import { UpsertSchema } from '#proto/brokkr/v1/sync_pb.js';
 import { eventually, rootOf } from '../test/agent-side.ts';
 import { type Kube, useKube } from '../test/kube.ts';
 import { type ScriptedBroker, ScriptedError, startScriptedBroker, welcome } from '../test/scripted-broker.ts';
-import { bytes, toWire } from './manifest.ts';
+import { bytes, toWire } from './session/manifest.ts';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const yaml = createYamlPool({ maxThreads: 1 });

@@ -1,6 +1,6 @@
 import { Health } from '#proto/brokkr/v1/content_pb.js';
-import type { InventoryEntry } from './inventory-codec.ts';
-import type { StackWorker } from './stack-worker.ts';
+import type { InventoryEntry } from './inventory/codec.ts';
+import type { StackWorker } from './stack/worker.ts';
 
 /** Everything the engine holds, counted. */
 export interface Census {

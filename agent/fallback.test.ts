@@ -3,7 +3,7 @@ import { systemClock } from '#lib/clock.ts';
 import { createLog } from '#lib/log.ts';
 import { eventOf, eventually, stackOf, startAgentSide } from '../test/agent-side.ts';
 import { type Network, startScriptedBroker } from '../test/scripted-broker.ts';
-import { Supervisor } from './supervisor.ts';
+import { Supervisor } from './session/supervisor.ts';
 import { carriesStreams } from './transport/stream.ts';
 
 const A = '00000000-0000-4000-8000-00000000000a';

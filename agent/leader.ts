@@ -5,7 +5,7 @@ import { errorText } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Task } from '#lib/run.ts';
 import { keyDigest, untilDone } from './identity.ts';
-import { createNamespace } from './inventory-maps.ts';
+import { createNamespace } from './inventory/maps.ts';
 import { classify, KubeError, missing } from './kube/errors.ts';
 import type { Kube } from './kube/kube.ts';
 import type { KubeObject } from './kube/objects.ts';

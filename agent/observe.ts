@@ -1,10 +1,10 @@
 import type { ObjectStatus } from '#proto/brokkr/v1/content_pb.js';
-import type { ApplyResult, Outcome } from './apply-run.ts';
-import { managerKind } from './field-managers.ts';
+import { managerKind } from './apply/field-managers.ts';
+import type { ApplyResult, Outcome } from './apply/run.ts';
 import type { ErrorClass } from './kube/errors.ts';
 import type { KubeDeps } from './kube/kube.ts';
 import type { AgentMetrics } from './metrics.ts';
-import type { Removal } from './prune-run.ts';
+import type { Removal } from './prune/run.ts';
 
 /** How the apply of an object ended, for counting. */
 export type ApplyVerdict = ApplyResult | 'conflict' | 'rejected' | 'error';

@@ -1,10 +1,10 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { AdoptionPolicy, Phase } from '#proto/brokkr/v1/content_pb.js';
+import type { TestBroker } from '../test/agent-engine.ts';
 import { openEngineRig } from '../test/engine-rig.ts';
 import { startKubeProxy } from '../test/http-proxy.ts';
 import type { Kube as TestKube } from '../test/kube.ts';
 import type { TestIdentity } from '../test/kube-identity.ts';
-import type { TestBroker } from './reconcile-testing.ts';
 
 let server: TestKube;
 let identity: TestIdentity;

@@ -1,13 +1,13 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { systemClock } from '#lib/clock.ts';
 import { Health, OnFailure, Phase } from '#proto/brokkr/v1/content_pb.js';
+import type { TestAgent, TestBroker } from '../test/agent-engine.ts';
 import { openEngineRig } from '../test/engine-rig.ts';
 import { startKubeProxy } from '../test/http-proxy.ts';
 import type { Kube as TestKube } from '../test/kube.ts';
 import type { TestIdentity } from '../test/kube-identity.ts';
-import { HeldState } from './held.ts';
-import type { TestAgent, TestBroker } from './reconcile-testing.ts';
-import type { HeldStack, StackTarget } from './target.ts';
+import { HeldState } from './session/held.ts';
+import type { HeldStack, StackTarget } from './stack/target.ts';
 
 let server: TestKube;
 let identity: TestIdentity;

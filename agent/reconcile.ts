@@ -6,23 +6,23 @@ import { Wakeup } from '#lib/signal.ts';
 import type { YamlPool } from '#lib/yaml-pool.ts';
 import type { ExplainQuery, Explanation } from '#proto/brokkr/v1/explain_pb.js';
 import type { StackStatus } from '#proto/brokkr/v1/sync_pb.js';
-import type { Engine, OwnedKey, StackRef, VerifyCounts } from './apply-engine.ts';
-import { MANAGER_PREFIX, STACK_LABEL } from './apply-identity.ts';
+import { KindWatch } from './apply/kind-watch.ts';
 import { type Census, takeCensus } from './census.ts';
-import { ObjectWatch, type WatchedKind } from './drift-watch.ts';
-import { explainStack } from './explain.ts';
-import { HealthReporter } from './health.ts';
-import { HealthWatch } from './health-watch.ts';
-import { Inventory, loadInventories } from './inventory.ts';
-import type { InventoryPlace } from './inventory-maps.ts';
-import { MarkedObjectSearch } from './inventory-rebuild.ts';
-import { KindWatch } from './kind-watch.ts';
+import { ObjectWatch, type WatchedKind } from './drift/watch.ts';
+import type { Engine, OwnedKey, StackRef, VerifyCounts } from './engine.ts';
+import { explainStack } from './explain/explain.ts';
+import { HealthReporter } from './health/health.ts';
+import { HealthWatch } from './health/watch.ts';
+import { Inventory, loadInventories } from './inventory/inventory.ts';
+import type { InventoryPlace } from './inventory/maps.ts';
+import { MarkedObjectSearch } from './inventory/rebuild.ts';
 import type { Kube } from './kube/kube.ts';
 import type { KubeObject } from './kube/objects.ts';
 import { Slots } from './slots.ts';
-import { StackWorker } from './stack-worker.ts';
-import type { WorkerEvents } from './stack-worker-events.ts';
-import type { ContentSource, HeldStack, ReportSink, StackTarget, StackTombstone } from './target.ts';
+import type { WorkerEvents } from './stack/events.ts';
+import type { ContentSource, HeldStack, ReportSink, StackTarget, StackTombstone } from './stack/target.ts';
+import { StackWorker } from './stack/worker.ts';
+import { MANAGER_PREFIX, STACK_LABEL } from './stack-identity.ts';
 
 /** What the reconciler needs. */
 export interface ReconcilerDeps {

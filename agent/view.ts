@@ -2,11 +2,11 @@ import { timestampMs } from '@bufbuild/protobuf/wkt';
 import { Health, Phase } from '#proto/brokkr/v1/content_pb.js';
 import type { ClusterFacts } from './facts.ts';
 import type { HealthView } from './http.ts';
-import type { Outbox } from './outbox.ts';
 import type { Reconciler } from './reconcile.ts';
-import type { Reports } from './reports.ts';
 import type { EnvironmentRules } from './rules.ts';
-import type { LinkState, Supervisor } from './supervisor.ts';
+import type { Outbox } from './session/outbox.ts';
+import type { Reports } from './session/reports.ts';
+import type { LinkState, Supervisor } from './session/supervisor.ts';
 
 /** Without a session for longer than this the agent is not ready: a restart or a drain of the broker is over by then. */
 const NO_SESSION_MS = 120_000;

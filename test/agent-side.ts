@@ -17,15 +17,15 @@ import {
   type Upsert,
   UpsertSchema,
 } from '#proto/brokkr/v1/sync_pb.js';
-import { Content } from '../agent/content.ts';
-import { openContentCache } from '../agent/content-cache.ts';
-import { HeldState } from '../agent/held.ts';
-import { bytes, toWire } from '../agent/manifest.ts';
 import { createAgentMetrics } from '../agent/metrics.ts';
-import { openOutbox } from '../agent/outbox.ts';
-import { Reports } from '../agent/reports.ts';
-import { type Session, type SessionDeps, startSession } from '../agent/session.ts';
-import type { StackTarget, StackTombstone } from '../agent/target.ts';
+import { Content } from '../agent/session/content.ts';
+import { openContentCache } from '../agent/session/content-cache.ts';
+import { HeldState } from '../agent/session/held.ts';
+import { bytes, toWire } from '../agent/session/manifest.ts';
+import { openOutbox } from '../agent/session/outbox.ts';
+import { Reports } from '../agent/session/reports.ts';
+import { type Session, type SessionDeps, startSession } from '../agent/session/session.ts';
+import type { StackTarget, StackTombstone } from '../agent/stack/target.ts';
 import type { Endpoint } from '../agent/transport/endpoint.ts';
 import { createPollTransport } from '../agent/transport/poll.ts';
 import { createStreamTransport } from '../agent/transport/stream.ts';

@@ -1,4 +1,4 @@
-import { openTestBroker, type TestAgent, type TestBroker } from '../agent/reconcile-testing.ts';
+import { openTestBroker, type TestAgent, type TestBroker } from './agent-engine.ts';
 import { type Kube as TestKube, useKube } from './kube.ts';
 import type { TestIdentity } from './kube-identity.ts';
 

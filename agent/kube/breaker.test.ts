@@ -2,9 +2,9 @@ import { describe, expect, it } from 'vitest';
 import { FakeClock } from '../../test/fake-clock.ts';
 import { startKubeProxy } from '../../test/http-proxy.ts';
 import { useKube } from '../../test/kube.ts';
+import { openTestKube } from '../../test/kube-client.ts';
 import { Breaker, ServerDownError } from './breaker.ts';
 import { classify } from './errors.ts';
-import { openTestKube } from './testing.ts';
 
 const { signal } = new AbortController();
 

@@ -3,10 +3,10 @@ import { dirname } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { startTcpProxy } from '../../test/fault-proxy.ts';
 import { type Kube as TestKube, useKube } from '../../test/kube.ts';
+import { CONFIG_MAPS, openTestKube } from '../../test/kube-client.ts';
 import { classify, conflicts, KubeError, missing } from './errors.ts';
 import type { Kube } from './kube.ts';
 import { readKubeconfig } from './kubeconfig.ts';
-import { CONFIG_MAPS, openTestKube } from './testing.ts';
 
 const { signal } = new AbortController();
 let server: TestKube;

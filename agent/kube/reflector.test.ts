@@ -3,11 +3,11 @@ import { type Clock, systemClock } from '#lib/clock.ts';
 import { startTcpProxy, type TcpProxy } from '../../test/fault-proxy.ts';
 import { startKubeProxy } from '../../test/http-proxy.ts';
 import { type OwnKube, startOwnKube } from '../../test/kube.ts';
+import { CONFIG_MAPS, openTestKube } from '../../test/kube-client.ts';
 import { KubeError } from './errors.ts';
 import type { Kube } from './kube.ts';
 import type { Content } from './objects.ts';
 import type { ReflectorEvent } from './reflector.ts';
-import { CONFIG_MAPS, openTestKube } from './testing.ts';
 
 const { signal } = new AbortController();
 let server: OwnKube;

@@ -2,10 +2,10 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { systemClock } from '#lib/clock.ts';
 import { startKubeProxy } from '../../test/http-proxy.ts';
 import { type OwnKube, startOwnKube } from '../../test/kube.ts';
+import { CONFIG_MAPS, openTestKube } from '../../test/kube-client.ts';
 import type { TestIdentity } from '../../test/kube-identity.ts';
 import type { Kube } from './kube.ts';
 import type { Mapping } from './resources.ts';
-import { CONFIG_MAPS, openTestKube } from './testing.ts';
 
 const { signal } = new AbortController();
 let server: OwnKube;

@@ -10,9 +10,9 @@ import { type Clock, systemClock } from '#lib/clock.ts';
 import { startTcpProxy } from '../../test/fault-proxy.ts';
 import { startKubeProxy } from '../../test/http-proxy.ts';
 import { type Kube as TestKube, useKube } from '../../test/kube.ts';
+import { CONFIG_MAPS, openTestKube } from '../../test/kube-client.ts';
 import { classify } from './errors.ts';
 import { type KubeCredentials, loadCredentials } from './kubeconfig.ts';
-import { CONFIG_MAPS, openTestKube } from './testing.ts';
 
 const { signal } = new AbortController();
 let server: TestKube;

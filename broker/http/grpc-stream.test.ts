@@ -7,8 +7,8 @@ import { BrokkrError } from '#lib/errors.ts';
 import { createLog } from '#lib/log.ts';
 import { ErrorSchema } from '#proto/brokkr/v1/errors_pb.js';
 import { AgentMessageSchema, AgentSync, BrokerMessageSchema } from '#proto/brokkr/v1/sync_pb.js';
+import { startTestServer, TEST_KEY, type TestServer } from '../../test/broker-http.ts';
 import type { HotMethod, HotStream } from './grpc-stream.ts';
-import { startTestServer, TEST_KEY, type TestServer } from './testing.ts';
 
 const PATH = '/brokkr.v1.AgentSync/Session';
 

@@ -3,7 +3,7 @@ import { connect as http2Connect } from 'node:http2';
 import { connect, type Socket } from 'node:net';
 import { promisify } from 'node:util';
 import { describe, expect, it } from 'vitest';
-import { STACK_ID, startTestServer, TEST_KEY } from './testing.ts';
+import { STACK_ID, startTestServer, TEST_KEY } from '../../test/broker-http.ts';
 
 const run = promisify(execFile);
 

@@ -1,7 +1,7 @@
 import { gzipSync } from 'node:zlib';
 import { type DescMessage, type JsonValue, toJson } from '@bufbuild/protobuf';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { AGENT_ID, STACK_ID, startTestServer, TEST_KEY, type TestServer } from './testing.ts';
+import { AGENT_ID, STACK_ID, startTestServer, TEST_KEY, type TestServer } from '../../test/broker-http.ts';
 
 let port: TestServer;
 beforeAll(async () => {

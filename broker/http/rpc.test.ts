@@ -14,8 +14,8 @@ import { AgentSync } from '#proto/brokkr/v1/sync_pb.js';
 import { Health, HealthCheckResponse_ServingStatus as Status } from '#proto/grpc/health/v1/health_pb.js';
 import { ServerReflection } from '#proto/grpc/reflection/v1/reflection_pb.js';
 import { ServerReflection as ServerReflectionAlpha } from '#proto/grpc/reflection/v1alpha/reflection_pb.js';
+import { STACK_ID, startTestServer, TEST_KEY, type TestServer } from '../../test/broker-http.ts';
 import { COMPRESSIONS } from './compression.ts';
-import { STACK_ID, startTestServer, TEST_KEY, type TestServer } from './testing.ts';
 
 type MakeTransport = (port: TestServer) => Transport;
 const url = (port: TestServer) => `http://${port.address}`;

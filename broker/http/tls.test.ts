@@ -11,7 +11,7 @@ import { createGrpcTransport } from '@connectrpc/connect-node';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createLog } from '#lib/log.ts';
 import { StackService } from '#proto/brokkr/v1/stacks_pb.js';
-import { STACK_ID, startTestServer, TEST_KEY } from './testing.ts';
+import { STACK_ID, startTestServer, TEST_KEY } from '../../test/broker-http.ts';
 
 const run = promisify(execFile);
 let dir: string;

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { createYamlPool, type YamlPool } from '#lib/yaml-pool.ts';
 import { DriftMode } from '#proto/brokkr/v1/content_pb.js';
+import { ADMIN, configMap, failure, type TestService, testService } from '../../test/broker-stacks.ts';
 import { testDatabase } from '../../test/postgres.ts';
 import type { Database } from '../database.ts';
 import { collectBlobs } from '../maintenance/store.ts';
@@ -11,7 +12,6 @@ import { listAssigned } from '../targeting/store.ts';
 import { createBlobStore } from './blobs.ts';
 import { StackEntity } from './entities.ts';
 import { pausedOptions } from './options.ts';
-import { ADMIN, configMap, failure, type TestService, testService } from './testing.ts';
 
 let db: Database;
 let yaml: YamlPool;

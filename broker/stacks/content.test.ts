@@ -5,12 +5,12 @@ import { manifestDigest } from '#lib/digest.ts';
 import { createYamlPool, type YamlPool } from '#lib/yaml-pool.ts';
 import { ManifestSchema } from '#proto/brokkr/v1/content_pb.js';
 import { Validation } from '#proto/brokkr/v1/stacks_pb.js';
+import { ADMIN, configMap, documents, failure, type TestService, testService } from '../../test/broker-stacks.ts';
 import { testDatabase } from '../../test/postgres.ts';
 import type { Database } from '../database.ts';
 import { createBlobStore } from './blobs.ts';
 import { StackEntity } from './entities.ts';
 import { manifestFromProto } from './manifest.ts';
-import { ADMIN, configMap, documents, failure, type TestService, testService } from './testing.ts';
 
 let db: Database;
 let yaml: YamlPool;

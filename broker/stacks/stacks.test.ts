@@ -2,10 +2,10 @@ import { randomUUID } from 'node:crypto';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { createYamlPool, type YamlPool } from '#lib/yaml-pool.ts';
 import { DeletionPolicy } from '#proto/brokkr/v1/content_pb.js';
+import { ADMIN, agentKey, configMap, failure, generatorKey, type TestService, testService } from '../../test/broker-stacks.ts';
 import { testDatabase } from '../../test/postgres.ts';
 import type { Database } from '../database.ts';
 import { StackEntity } from './entities.ts';
-import { ADMIN, agentKey, configMap, failure, generatorKey, type TestService, testService } from './testing.ts';
 
 let db: Database;
 let yaml: YamlPool;

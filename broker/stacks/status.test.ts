@@ -6,10 +6,10 @@ import { Wakeup } from '#lib/signal.ts';
 import { createYamlPool, type YamlPool } from '#lib/yaml-pool.ts';
 import { Health, Phase } from '#proto/brokkr/v1/content_pb.js';
 import { StackStatusSchema } from '#proto/brokkr/v1/sync_pb.js';
+import { ADMIN, configMap, failure, type TestService, testService } from '../../test/broker-stacks.ts';
 import { testDatabase } from '../../test/postgres.ts';
 import type { Database } from '../database.ts';
 import { StackEntity } from './entities.ts';
-import { ADMIN, configMap, failure, type TestService, testService } from './testing.ts';
 
 let db: Database;
 let yaml: YamlPool;

@@ -1,10 +1,10 @@
 import { appendFile, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { openTestKube } from '../../agent/kube/testing.ts';
-import { openTestBroker } from '../../agent/reconcile-testing.ts';
 import { type Clock, systemClock } from '../../lib/clock.ts';
+import { openTestBroker } from '../agent-engine.ts';
 import { startKubeProxy } from '../http-proxy.ts';
+import { openTestKube } from '../kube-client.ts';
 import { temporaryDirectory } from '../processes.ts';
 import { configMap, type ObjectRig, openObjectRig, yaml } from './object-rig.ts';
 

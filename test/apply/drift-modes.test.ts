@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { TestAgent, TestBroker } from '../../agent/reconcile-testing.ts';
-import type { StackTarget } from '../../agent/target.ts';
+import type { StackTarget } from '../../agent/stack/target.ts';
 import { systemClock } from '../../lib/clock.ts';
 import { DriftMode } from '../../proto/gen/brokkr/v1/content_pb.js';
+import type { TestAgent, TestBroker } from '../agent-engine.ts';
 import { type EngineRig, openEngineRig } from '../engine-rig.ts';
 import type { Kube as TestKube } from '../kube.ts';
 import type { TestIdentity } from '../kube-identity.ts';

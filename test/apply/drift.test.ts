@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { TestAgent, TestBroker } from '../../agent/reconcile-testing.ts';
-import type { StackTarget } from '../../agent/target.ts';
+import type { StackTarget } from '../../agent/stack/target.ts';
 import { ConflictPolicy, Phase } from '../../proto/gen/brokkr/v1/content_pb.js';
+import type { TestAgent, TestBroker } from '../agent-engine.ts';
 import { openEngineRig } from '../engine-rig.ts';
 import type { Kube as TestKube } from '../kube.ts';
 import type { TestIdentity } from '../kube-identity.ts';

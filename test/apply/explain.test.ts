@@ -3,8 +3,8 @@ import { timestampMs } from '@bufbuild/protobuf/wkt';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ConflictPolicy, Health } from '#proto/brokkr/v1/content_pb.js';
 import { ExplanationSchema, type ObjectExplanation, ObjectFilterSchema, Wanted } from '#proto/brokkr/v1/explain_pb.js';
-import type { TestAgent } from '../../agent/reconcile-testing.ts';
-import type { StackTarget } from '../../agent/target.ts';
+import type { StackTarget } from '../../agent/stack/target.ts';
+import type { TestAgent } from '../agent-engine.ts';
 import { configMap, deployment, type ObjectRig, openObjectRig, yaml } from './object-rig.ts';
 
 let rig: ObjectRig;

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import type { TestAgent, TestBroker } from '../../agent/reconcile-testing.ts';
 import { systemClock } from '../../lib/clock.ts';
+import type { TestAgent, TestBroker } from '../agent-engine.ts';
 import { openEngineRig } from '../engine-rig.ts';
 import type { Kube as TestKube } from '../kube.ts';
 import type { TestIdentity } from '../kube-identity.ts';

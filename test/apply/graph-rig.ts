@@ -1,4 +1,4 @@
-import type { StackTarget } from '../../agent/target.ts';
+import type { StackTarget } from '../../agent/stack/target.ts';
 import type { EngineRig } from '../engine-rig.ts';
 import { type AuditEvent, isWatching } from '../kube-audit.ts';
 

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { AdoptionPolicy, Phase } from '#proto/brokkr/v1/content_pb.js';
-import { openTestBroker } from '../../agent/reconcile-testing.ts';
+import { openTestBroker } from '../agent-engine.ts';
 import { startKubeProxy } from '../http-proxy.ts';
 import { configMap, openRemovalRig, type RemovalRig, yaml } from './removal-rig.ts';
 

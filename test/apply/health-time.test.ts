@@ -1,11 +1,11 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { HealthWatch, type WatchedStack } from '../../agent/health-watch.ts';
-import { openTestKube } from '../../agent/kube/testing.ts';
-import { SeenHealth } from '../../agent/seen-health.ts';
+import { SeenHealth } from '../../agent/health/seen.ts';
+import { HealthWatch, type WatchedStack } from '../../agent/health/watch.ts';
 import { createLog } from '../../lib/log.ts';
 import { createYamlPool, type YamlPool } from '../../lib/yaml-pool.ts';
 import { FakeClock } from '../fake-clock.ts';
 import { type OwnKube, startOwnKube } from '../kube.ts';
+import { openTestKube } from '../kube-client.ts';
 import type { TestIdentity } from '../kube-identity.ts';
 
 /** A server without controllers: nobody but the test writes the status of a pod. */

@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { openTestBroker, type TestAgent, type TestBroker } from '../../agent/reconcile-testing.ts';
-import type { StackTarget } from '../../agent/target.ts';
+import type { StackTarget } from '../../agent/stack/target.ts';
 import { systemClock } from '../../lib/clock.ts';
 import { Health } from '../../proto/gen/brokkr/v1/content_pb.js';
+import { openTestBroker, type TestAgent, type TestBroker } from '../agent-engine.ts';
 import { type OwnKube, startOwnKube } from '../kube.ts';
 import type { TestIdentity } from '../kube-identity.ts';
 

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { StackTarget } from '../../agent/target.ts';
+import type { StackTarget } from '../../agent/stack/target.ts';
 import { isWatching } from '../kube-audit.ts';
 import { configMap, names, openRemovalRig, type RemovalRig, yaml } from './removal-rig.ts';
 

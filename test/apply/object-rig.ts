@@ -1,7 +1,7 @@
-import type { PublishSettings, TestAgent } from '../../agent/reconcile-testing.ts';
-import type { StackTarget } from '../../agent/target.ts';
+import type { StackTarget } from '../../agent/stack/target.ts';
 import { type ObjectStatus, Phase } from '../../proto/gen/brokkr/v1/content_pb.js';
 import type { AttemptEvent } from '../../proto/gen/brokkr/v1/sync_pb.js';
+import type { PublishSettings, TestAgent } from '../agent-engine.ts';
 import { type EngineRig, openEngineRig } from '../engine-rig.ts';
 import type { AuditEvent } from '../kube-audit.ts';
 

@@ -1,5 +1,5 @@
 import { type ObjectStatus, Phase } from '#proto/brokkr/v1/content_pb.js';
-import type { StackTarget } from '../../agent/target.ts';
+import type { StackTarget } from '../../agent/stack/target.ts';
 import { type EngineRig, openEngineRig } from '../engine-rig.ts';
 import type { AuditEvent } from '../kube-audit.ts';
 

@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { openTestBroker, type TestBroker } from '../../agent/reconcile-testing.ts';
-import type { StackTarget } from '../../agent/target.ts';
+import type { StackTarget } from '../../agent/stack/target.ts';
 import { type Clock, systemClock } from '../../lib/clock.ts';
 import { Phase } from '../../proto/gen/brokkr/v1/content_pb.js';
+import { openTestBroker, type TestBroker } from '../agent-engine.ts';
 import { type Kube, useKube } from '../kube.ts';
 import { type TestIdentity, unique } from '../kube-identity.ts';
 import { configMap, yaml } from './object-rig.ts';

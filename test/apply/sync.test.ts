@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { StackTarget } from '../../agent/target.ts';
+import type { StackTarget } from '../../agent/stack/target.ts';
 import { type EngineRig, openEngineRig } from '../engine-rig.ts';
 import { configMap, deployment, engineCalls, isInventory, namespaceOf, yaml } from './graph-rig.ts';
 

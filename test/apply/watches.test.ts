@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { openTestBroker, type TestBroker } from '../../agent/reconcile-testing.ts';
-import type { StackTarget } from '../../agent/target.ts';
+import type { StackTarget } from '../../agent/stack/target.ts';
 import { freePort } from '../../hack/kube/ports.ts';
+import { openTestBroker, type TestBroker } from '../agent-engine.ts';
 import { startTcpProxy } from '../fault-proxy.ts';
 import { startOwnKube, useKube } from '../kube.ts';
 

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { StackTarget } from '../../agent/target.ts';
+import type { StackTarget } from '../../agent/stack/target.ts';
 import { Phase } from '../../proto/gen/brokkr/v1/content_pb.js';
 import { type EngineRig, openEngineRig } from '../engine-rig.ts';
 import { configMap, engineCalls, isInventory, pod, told, writeStatus, yaml } from './graph-rig.ts';

@@ -4,7 +4,7 @@ export const NAMESPACES = ['soak-a', 'soak-b'] as const;
 /** The custom resource of stack `alpha`. */
 export const WIDGETS = { group: 'soak.example.com', plural: 'widgets', definition: 'widgets.soak.example.com' } as const;
 
-/** Items of a stack that has all or few. The rest is more than 20, which the fuse holds (`agent/prune.ts`). */
+/** Items of a stack that has all or few. The rest is more than 20, which the fuse holds (`agent/prune/prune.ts`). */
 export const FEW = 3;
 
 /** Kinds of the soak. */

@@ -43,7 +43,7 @@ export interface Step {
 /** What all the operations so far ask for; undefined for a stack that does not exist. */
 export type Target = ReadonlyMap<StackItems, StackState | undefined>;
 
-/** Corrections of one object that the agent makes before it takes them for a fight and waits (`agent/stack-worker-schedule.ts`). */
+/** Corrections of one object that the agent makes before it takes them for a fight and waits (`agent/stack/schedule.ts`). */
 const MEDDLINGS_AN_ITEM = 2;
 /** Steps in which they count: more than the ten minutes of the agent. */
 const MEDDLING_WINDOW = 900;

@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises';
-import { OWNER_ANNOTATION, STACK_LABEL, stackIdentity } from '../../agent/apply-identity.ts';
+import { OWNER_ANNOTATION, STACK_LABEL, stackIdentity } from '../../agent/stack-identity.ts';
 import type { AuditEvent } from '../kube-audit.ts';
 import { documentOf, type Json } from './documents.ts';
 import { type Item, itemPath, itemText, STACKS, type StackItems } from './items.ts';

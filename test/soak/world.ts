@@ -1,4 +1,4 @@
-import { STACK_LABEL } from '../../agent/apply-identity.ts';
+import { STACK_LABEL } from '../../agent/stack-identity.ts';
 import { freePort } from '../../hack/kube/ports.ts';
 import { systemClock } from '../../lib/clock.ts';
 import { mintKey } from '../../lib/pak.ts';
