@@ -189,8 +189,8 @@ function connections(sync: Sync) {
   return sync.sessions().map((session) => ({
     agentId: session.options.agentId,
     connectedSinceMs: session.options.connectedAtMs,
-    messagesIn: Number(session.framesIn),
-    messagesOut: Number(session.seq),
+    messagesIn: Number(session.frames.taken),
+    messagesOut: Number(session.frames.seq),
     transport: session.options.transport,
     epoch: session.options.epoch,
   }));

@@ -13,7 +13,8 @@ import {
 import { principalOf } from '../api/command.ts';
 import type { Principal } from '../api/principal.ts';
 import { type Blobs, CHUNK_BYTES, type Chunk } from './blobs.ts';
-import type { AgentSession, Frame } from './session.ts';
+import type { Frame } from './frames.ts';
+import type { AgentSession } from './session.ts';
 import type { Sync } from './sync.ts';
 
 /** What the service needs. */
@@ -42,7 +43,7 @@ export function syncService(deps: SyncServiceDeps): ServiceImpl<typeof AgentSync
     async report(request, ctx) {
       const session = deps.sync.find(agentId(ctx), request.sessionToken, request.epoch);
       for (const message of request.messages) await deps.sync.receive(session, message);
-      return { ack: session.ack, messages: [] };
+      return { ack: session.frames.ack, messages: [] };
     },
     async *fetchBlobs(request, ctx) {
       assertSession(deps, request, ctx);
@@ -128,7 +129,7 @@ async function poll({ sync, clock, stopping }: SyncServiceDeps, request: PollReq
   for (const message of request.messages) await sync.receive(session, message);
   session.took({ seq: 0n, ack: request.ack });
   sync.seen(session);
-  const resend = request.hello ? [] : [...session.unacked];
+  const resend = request.hello ? [] : [...session.frames.unacked];
   const holdMs = Math.min(request.holdMs === 0 ? sync.options.pollHoldMs : request.holdMs, sync.options.pollHoldMs);
   if (resend.length === 0 && !session.ready()) await hold(session, holdMs, clock, AbortSignal.any([ctx.signal, stopping]));
   const frames = await takeFrames(session, resend);

@@ -1,10 +1,7 @@
-import { create, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
+import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { Clock } from '#lib/clock.ts';
-import { entryDigest, RootDigest, tombstoneDigest } from '#lib/digest.ts';
 import { Wakeup } from '#lib/signal.ts';
-import { DeletionPolicy } from '#proto/brokkr/v1/content_pb.js';
 import {
-  BrokerMessageSchema,
   type BucketEntries,
   type GoAway,
   type HeldEntry,
@@ -14,32 +11,10 @@ import {
   SyncMode,
   type WelcomeSchema,
 } from '#proto/brokkr/v1/sync_pb.js';
+import { type Frame, Frames } from './frames.ts';
 import type { Heads } from './heads.ts';
 import type { Position } from './store.ts';
-
-/** What an agent should have of one stack. */
-export type Desired =
-  | {
-      readonly kind: 'entry';
-      readonly generation: bigint;
-      readonly manifestDigest: Uint8Array;
-      readonly optionsDigest: Uint8Array;
-      /** The stack is paused on this agent; the digest is that of its options so changed. */
-      readonly paused: boolean;
-    }
-  | {
-      readonly kind: 'tombstone';
-      readonly generation: bigint;
-      readonly stackName: string;
-      readonly policy: 'delete' | 'orphan' | 'delete_and_wait';
-      readonly approved: boolean;
-    };
-
-/** A frame ready to be sent: `BrokerMessage` bytes. */
-export interface Frame {
-  readonly seq: bigint;
-  readonly bytes: Uint8Array;
-}
+import { type Body, type Desired, encodeBody, TargetState, tombstoneOf } from './target-state.ts';
 
 /** What a session is opened with. */
 export interface SessionOptions {
@@ -54,13 +29,6 @@ export interface SessionOptions {
   readonly windowFrames: number;
 }
 
-type Body = NonNullable<MessageInitShape<typeof BrokerMessageSchema>['body']>;
-
-const POLICIES = {
-  delete: DeletionPolicy.DELETE,
-  orphan: DeletionPolicy.ORPHAN,
-  delete_and_wait: DeletionPolicy.DELETE_AND_WAIT,
-} as const;
 /** Control frames waiting; beyond it the peer asks faster than it reads. */
 const MAX_CONTROL = 64;
 /** Bounds of the time until a refused frame is sent again. */
@@ -77,33 +45,28 @@ const MAX_ABSENT = 20_000;
 export class AgentSession {
   readonly options: SessionOptions;
   readonly #heads: Heads;
-  readonly #desired = new Map<string, Desired>();
-  readonly #root = new RootDigest();
+  readonly #target = new TargetState();
+  readonly #frames: Frames;
   /** Manifest digests the agent has said it holds. */
   readonly #received = new Map<string, Uint8Array>();
   readonly #dirty = new Set<string>();
   /** Stacks the agent holds and should not, nor was ever told to remove. */
   readonly #absent = new Set<string>();
-  /** Stacks of which a closed gate holds a newer generation back. */
-  readonly #held = new Set<string>();
   /** Stacks whose frame was refused and is not to be sent again yet. */
   readonly #resting = new Set<string>();
   readonly #control: Body[] = [];
   readonly #wakeup = new Wakeup();
-  readonly #unacked: Frame[] = [];
   readonly #ended = new AbortController();
-  #seq = 0n;
-  #ack = 0n;
   #listing: 'none' | 'waiting for buckets' | 'sending' = 'none';
   #bucketsSeen = new Map<string, bigint>();
   #goAway: GoAway | undefined;
   #position: Position = { xid: 0n, seq: 0n, nonce: 0n };
   #mismatches = 0;
   #open = false;
-  framesIn = 0n;
 
   constructor(heads: Heads, options: SessionOptions) {
     this.#heads = heads;
+    this.#frames = new Frames(options.windowFrames);
     this.options = options;
   }
 
@@ -117,14 +80,14 @@ export class AgentSession {
     return this.#open;
   }
 
-  /** Number of the last frame made. */
-  get seq(): bigint {
-    return this.#seq;
+  /** The numbers of its frames. */
+  get frames(): Pick<Frames, 'seq' | 'ack' | 'taken' | 'unacked'> {
+    return this.#frames;
   }
 
-  /** Highest frame of the agent taken. */
-  get ack(): bigint {
-    return this.#ack;
+  /** What the agent should have; changed by `want`. */
+  get target(): Pick<TargetState, 'size' | 'get' | 'known' | 'isHeld'> {
+    return this.#target;
   }
 
   /** Stacks waiting to be sent. */
@@ -132,47 +95,15 @@ export class AgentSession {
     return this.#dirty.size;
   }
 
-  /** Frames the agent has not acknowledged. */
-  get unacked(): readonly Frame[] {
-    return this.#unacked;
-  }
-
-  /** Root digest of what the agent should have. */
-  root(): Uint8Array {
-    return this.#root.root();
-  }
-
-  /** Number of entries and tombstones. */
-  get entries(): number {
-    return this.#desired.size;
-  }
-
-  desired(stackId: string): Desired | undefined {
-    return this.#desired.get(stackId);
-  }
-
-  /** Stacks of which the agent has, or is to have, something. */
-  stackIds(): ReadonlySet<string> {
-    return new Set([...this.#desired.keys(), ...this.#held]);
-  }
-
-  /** True while a gate holds a newer generation of the stack back. */
-  isHeld(stackId: string): boolean {
-    return this.#held.has(stackId);
-  }
-
   /** Notes the agent's frame numbers; frames up to `ack` need not be sent again. */
-  took({ seq, ack }: { readonly seq: bigint; readonly ack: bigint }): void {
-    this.framesIn++;
-    if (seq > this.#ack) this.#ack = seq;
-    while (this.#unacked[0] && this.#unacked[0].seq <= ack) this.#unacked.shift();
+  took(numbers: { readonly seq: bigint; readonly ack: bigint }): void {
+    this.#frames.took(numbers);
     this.#wakeup.wake();
   }
 
   /** A gate holds a newer generation of the stack back, or does no longer. Say so before `want`. */
   hold(stackId: string, held: boolean): void {
-    if (held) this.#held.add(stackId);
-    else this.#held.delete(stackId);
+    this.#target.hold(stackId, held);
   }
 
   /**
@@ -180,23 +111,11 @@ export class AgentSession {
    * takes nothing back that was told already.
    */
   want(stackId: string, desired: Desired | undefined, { send = true }: { readonly send?: boolean } = {}): void {
-    const told = this.#desired.get(stackId);
-    if (desired?.kind === 'entry' && told?.kind === 'entry' && told.generation > desired.generation && this.#held.has(stackId))
-      return;
     if (desired === undefined) {
-      this.#held.delete(stackId);
-      this.#desired.delete(stackId);
-      this.#root.set(stackId, undefined);
+      this.#target.forget(stackId);
       this.#dirty.delete(stackId);
       this.#received.delete(stackId);
-      return;
-    }
-    const digest = digestOf(stackId, desired);
-    const known = this.#root.get(stackId);
-    const same = known !== undefined && Buffer.compare(known, digest) === 0;
-    this.#desired.set(stackId, desired);
-    this.#root.set(stackId, digest);
-    if (send && !same) this.#markDirty(stackId);
+    } else if (this.#target.set(stackId, desired) && send) this.#markDirty(stackId);
   }
 
   /** Queues Welcome and what follows it: nothing when the root digests are equal, else a listing or the buckets. */
@@ -206,19 +125,18 @@ export class AgentSession {
     make: (mode: SyncMode) => MessageInitShape<typeof WelcomeSchema>,
   ): void {
     this.#position = position;
-    const same =
-      held.entries === this.#desired.size && (held.entries === 0 || Buffer.compare(held.rootDigest, this.#root.root()) === 0);
-    const mode = same ? SyncMode.UP_TO_DATE : held.entries === 0 ? SyncMode.SNAPSHOT : SyncMode.BUCKETS;
+    const mode = this.#target.equals(held) ? SyncMode.UP_TO_DATE : held.entries === 0 ? SyncMode.SNAPSHOT : SyncMode.BUCKETS;
+    this.#dirty.clear(); // what changed while the target state was read is part of the comparison
     this.#push({ case: 'welcome', value: make(mode) });
     this.#open = true;
-    if (mode === SyncMode.SNAPSHOT) this.#beginListing([...this.#desired.keys()]);
+    if (mode === SyncMode.SNAPSHOT) this.#beginListing([...this.#target.stackIds]);
     else if (mode === SyncMode.BUCKETS) this.#askForBuckets();
   }
 
   /** The agent's heartbeat: two mismatches in a row while nothing is under way start a repair. Returns true then. */
   compare(rootDigest: Uint8Array): boolean {
-    const quiet = this.#dirty.size === 0 && this.#unacked.length === 0 && this.#listing === 'none';
-    if (!quiet || Buffer.compare(rootDigest, this.#root.root()) === 0) {
+    const quiet = this.#dirty.size === 0 && this.#frames.unacked.length === 0 && this.#listing === 'none';
+    if (!quiet || Buffer.compare(rootDigest, this.#target.digest.root()) === 0) {
       this.#mismatches = 0;
       return false;
     }
@@ -236,18 +154,19 @@ export class AgentSession {
     const ahead: HeldEntry[] = [];
     for (const entry of entries) {
       this.#bucketsSeen.set(entry.stackId, entry.generation);
-      const desired = this.#desired.get(entry.stackId);
-      const digest = desired && this.#root.get(entry.stackId);
+      const desired = this.#target.get(entry.stackId);
+      const digest = desired && this.#target.digest.get(entry.stackId);
       if (entry.manifestDigest.length > 0) this.#received.set(entry.stackId, entry.manifestDigest);
       const generation = desired?.kind === 'tombstone' ? undefined : (desired?.generation ?? 0n);
-      if (this.#held.has(entry.stackId) && generation !== undefined && entry.generation > generation) ahead.push(entry);
+      if (this.#target.isHeld(entry.stackId) && generation !== undefined && entry.generation > generation) ahead.push(entry);
       else if (!desired) this.#absent.add(entry.stackId);
       else if (!digest || Buffer.compare(digest, entry.digest) !== 0) this.#markDirty(entry.stackId);
     }
     if (this.#absent.size > MAX_ABSENT) this.end('slow consumer');
     if (more) return ahead;
     for (const bucket of buckets) {
-      for (const { stackId } of this.#root.entries(bucket)) if (!this.#bucketsSeen.has(stackId)) this.#markDirty(stackId);
+      for (const { stackId } of this.#target.digest.entries(bucket))
+        if (!this.#bucketsSeen.has(stackId)) this.#markDirty(stackId);
     }
     this.#bucketsSeen = new Map();
     this.#listing = 'sending';
@@ -269,7 +188,7 @@ export class AgentSession {
     if (code === NackCode.BASE_UNKNOWN || code === NackCode.DIGEST_MISMATCH) this.#received.delete(stackId);
     const again = () => {
       this.#resting.delete(stackId);
-      if (this.#desired.has(stackId)) this.#markDirty(stackId);
+      if (this.#target.get(stackId)) this.#markDirty(stackId);
     };
     const leastMs = code === NackCode.BASE_UNKNOWN ? 0 : MIN_RETRY_MS;
     const waitMs = Math.min(Math.max(retryAfterMs, leastMs), MAX_RETRY_MS);
@@ -320,7 +239,7 @@ export class AgentSession {
   ready(): boolean {
     if (!this.#open) return false; // nothing may overtake Welcome
     if (this.#goAway || this.#control.length > 0) return true;
-    if (this.#unacked.length >= this.options.windowFrames) return false;
+    if (this.#frames.isFull) return false;
     return this.#absent.size > 0 || this.#dirty.size > 0 || this.#listing === 'sending';
   }
 
@@ -338,18 +257,16 @@ export class AgentSession {
   async next(): Promise<Frame | undefined> {
     if (!this.#open || this.signal.aborted) return undefined;
     const control = this.#control.shift();
-    if (control) return this.#frame(toBinary(BrokerMessageSchema, create(BrokerMessageSchema, { body: control })));
+    if (control) return this.#frame(control);
     if (this.#goAway) {
-      const frame = this.#frame(
-        toBinary(BrokerMessageSchema, create(BrokerMessageSchema, { body: { case: 'goAway', value: this.#goAway } })),
-      );
+      const frame = this.#frame({ case: 'goAway', value: this.#goAway });
       this.end('told to go away');
       return frame;
     }
-    if (this.#unacked.length >= this.options.windowFrames) return undefined;
+    if (this.#frames.isFull) return undefined;
     for (const stackId of this.#absent) {
       this.#absent.delete(stackId);
-      if (!this.#desired.has(stackId)) return this.#frame(encode({ case: 'absent', value: { stackId } }));
+      if (!this.#target.get(stackId)) return this.#frame({ case: 'absent', value: { stackId } });
     }
     for (const stackId of this.#dirty) {
       this.#dirty.delete(stackId);
@@ -357,35 +274,26 @@ export class AgentSession {
         this.#dirty.add(stackId); // a poller comes back for it
         throw error;
       });
-      if (bytes) return this.#frame(bytes);
+      if (bytes) return this.#frames.make(bytes);
     }
     if (this.#listing !== 'sending') return undefined;
     this.#listing = 'none';
-    return this.#frame(encode({ case: 'snapshotEnd', value: { rootDigest: this.#root.root(), revision: this.#position } }));
+    return this.#frame({ case: 'snapshotEnd', value: { rootDigest: this.#target.digest.root(), revision: this.#position } });
   }
 
   async #stackFrame(stackId: string): Promise<Uint8Array | undefined> {
-    const desired = this.#desired.get(stackId);
+    const desired = this.#target.get(stackId);
     if (!desired) return undefined;
     if (desired.kind === 'tombstone') {
-      const { generation, stackName, policy, approved } = desired;
-      return encode({
-        case: 'tombstone',
-        value: { stackId, stackName, generation, policy: POLICIES[policy], approved, revision: this.#position },
-      });
+      return encodeBody({ case: 'tombstone', value: { ...tombstoneOf(stackId, desired), revision: this.#position } });
     }
     const head = await this.#heads.find(stackId, desired.generation);
     if (!head) return undefined;
     return await this.#heads.frame(head, { base: this.#received.get(stackId), paused: desired.paused });
   }
 
-  /** Numbers a frame: scalar fields in front of the encoded body are one message (protobuf: concatenation merges). */
-  #frame(body: Uint8Array): Frame {
-    this.#seq++;
-    const head = toBinary(BrokerMessageSchema, create(BrokerMessageSchema, { seq: this.#seq, ack: this.#ack }));
-    const frame = { seq: this.#seq, bytes: Buffer.concat([head, body]) };
-    this.#unacked.push(frame);
-    return frame;
+  #frame(body: Body): Frame {
+    return this.#frames.make(encodeBody(body));
   }
 
   #push(body: Body): void {
@@ -405,7 +313,7 @@ export class AgentSession {
   #askForBuckets(): void {
     this.#listing = 'waiting for buckets';
     this.#bucketsSeen = new Map();
-    this.#push({ case: 'buckets', value: { digests: this.#root.bucketDigests() } });
+    this.#push({ case: 'buckets', value: { digests: this.#target.digest.bucketDigests() } });
   }
 
   #beginListing(stackIds: readonly string[]): void {
@@ -414,14 +322,4 @@ export class AgentSession {
     this.#listing = 'sending';
     this.#wakeup.wake();
   }
-}
-
-function digestOf(stackId: string, desired: Desired): Uint8Array {
-  return desired.kind === 'entry'
-    ? entryDigest(stackId, desired.generation, desired.manifestDigest, desired.optionsDigest)
-    : tombstoneDigest(stackId, desired.generation, desired.policy);
-}
-
-function encode(body: Body): Uint8Array {
-  return toBinary(BrokerMessageSchema, create(BrokerMessageSchema, { body }));
 }

@@ -157,7 +157,7 @@ export class Sync implements Task {
       this.close(session, 'could not be opened');
       throw error;
     }
-    log.info({ agent: agent.name, epoch: Number(epoch), transport, entries: session.entries }, 'session opened');
+    log.info({ agent: agent.name, epoch: Number(epoch), transport, entries: session.target.size }, 'session opened');
     return session;
   }
 
@@ -308,7 +308,7 @@ export class Sync implements Task {
 
   #onStatus(session: AgentSession, items: readonly StackStatus[]): void {
     for (const { stackId, phase, receivedManifestDigest } of items) {
-      if (phase === Phase.PRUNED && session.desired(stackId)?.kind === 'tombstone') session.want(stackId, undefined);
+      if (phase === Phase.PRUNED && session.target.get(stackId)?.kind === 'tombstone') session.want(stackId, undefined);
       else session.received(stackId, receivedManifestDigest);
     }
   }

@@ -9,8 +9,9 @@ import {
   type TombstoneRow,
   writeTombstones,
 } from './delivery-store.ts';
-import type { AgentSession, Desired } from './session.ts';
+import type { AgentSession } from './session.ts';
 import { type Position, readPosition } from './store.ts';
+import type { Desired } from './target-state.ts';
 
 /** What an agent was told of a stack; held: nothing in this session, and perhaps something in one before. */
 type Told = Pick<DeliveryRow, 'agent_id' | 'stack_id'> & { readonly desired: DeliveryRow['desired'] | 'held' };
@@ -67,8 +68,8 @@ async function refresh(
   const told: Told[] = [];
   for (const agentId of scope.agentIds ?? sessions.keys()) {
     const session = sessions.get(agentId);
-    for (const stackId of scope.stackIds ?? session?.stackIds() ?? []) {
-      const desired = session?.desired(stackId)?.kind ?? (session?.isHeld(stackId) ? 'held' : undefined);
+    for (const stackId of scope.stackIds ?? session?.target.known() ?? []) {
+      const desired = session?.target.get(stackId)?.kind ?? (session?.target.isHeld(stackId) ? 'held' : undefined);
       if (desired) told.push({ agent_id: agentId, stack_id: stackId, desired });
     }
   }
