@@ -332,7 +332,8 @@ export class Sync implements Task {
 
   async #configureAll(): Promise<void> {
     await this.#brokerState();
-    for (const session of this.#sessions.values()) session.configure(this.config());
+    // one that is being opened is told by its Welcome
+    for (const session of this.#sessions.values()) if (session.isOpen) session.configure(this.config());
   }
 
   async #endInactive(agentIds: readonly string[]): Promise<void> {
