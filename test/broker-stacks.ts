@@ -62,6 +62,7 @@ export function testService(
     { acceptance: 'all', limits: DEFAULT_LIMITS, ...options },
   );
   const log = createLog('test', { level: 'fatal' });
+  const validate = createValidateInterceptor(); // once: it compiles the rules of a message when it first sees one
   return {
     as(principal) {
       const authenticate: Interceptor = (next) => (request) => {
@@ -69,7 +70,7 @@ export function testService(
         assertAccess(request.method, principal, request.stream ? undefined : request.message);
         return next(request);
       };
-      const interceptors = [createErrorsInterceptor(log), authenticate, createValidateInterceptor()];
+      const interceptors = [createErrorsInterceptor(log), authenticate, validate];
       const transport = createRouterTransport((router) => router.service(StackService, implementation), {
         router: { interceptors },
       });

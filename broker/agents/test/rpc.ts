@@ -22,6 +22,7 @@ export interface Rig {
 /** Opens a rig on a database whose entities are those of the services. */
 export function openRig(db: Database, routes: (router: ConnectRouter, pipeline: Pipeline) => void): Rig {
   let commits = 0;
+  const validate = createValidateInterceptor(); // once: it compiles the rules of a message when it first sees one
   const pipeline = createPipeline({
     db,
     committed: () => {
@@ -32,11 +33,7 @@ export function openRig(db: Database, routes: (router: ConnectRouter, pipeline: 
     db,
     commits: () => commits,
     as(service, principal) {
-      const interceptors = [
-        createErrorsInterceptor(createLog('test', { level: 'fatal' })),
-        admit(principal),
-        createValidateInterceptor(),
-      ];
+      const interceptors = [createErrorsInterceptor(createLog('test', { level: 'fatal' })), admit(principal), validate];
       return createClient(
         service,
         createRouterTransport((router) => routes(router, pipeline), { router: { interceptors } }),
