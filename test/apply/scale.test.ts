@@ -3,13 +3,19 @@ import { systemClock } from '../../lib/clock.ts';
 import { Phase } from '../../proto/gen/brokkr/v1/content_pb.js';
 import { type EngineRig, openEngineRig } from '../engine-rig.ts';
 import { startKubeProxy } from '../http-proxy.ts';
+import { type OwnKube, startOwnKube } from '../kube.ts';
 import { configMap, isInventory, yaml } from './graph-rig.ts';
 
+let own: OwnKube;
 let rig: EngineRig;
 beforeAll(async () => {
-  rig = await openEngineRig('scale');
+  own = await startOwnKube();
+  rig = await openEngineRig('scale', own);
 });
-afterAll(() => rig?.broker[Symbol.asyncDispose]());
+afterAll(async () => {
+  await rig?.broker[Symbol.asyncDispose]();
+  await own?.[Symbol.asyncDispose]();
+});
 
 const maps = (prefix: string, count: number) =>
   yaml(...Array.from({ length: count }, (_, index) => configMap(`${prefix}-${index}`)));
