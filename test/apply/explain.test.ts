@@ -76,7 +76,9 @@ describe('an explanation', () => {
 
   it('lists what a stack wants and has, page by page, and asks the server nothing for it', async () => {
     await using agent = await rig.start();
-    const target = await rig.sync(agent, yaml(configMap('list-a'), configMap('list-b'), deployment('list-c')));
+    const metadata = { labels: { app: 'list-c' }, annotations: { 'brokkr.test/outcome': 'unready' } }; // its health stays what it is
+    const unready = deployment('list-c', { template: { metadata, spec: { containers: [{ name: 'c', image: 'i' }] } } });
+    const target = await rig.sync(agent, yaml(configMap('list-a'), configMap('list-b'), unready));
     const mark = await rig.server.auditMark();
     const first = await ask(agent, target, {}, { limit: 2, after: '' });
     expect(first.objects.map(({ status, detail }) => [status?.name, status?.state, detail])).toEqual([
