@@ -5,35 +5,55 @@ import { EVENT_ID, type Event, getScalarValue, parseEvents } from 'js-yaml';
  * The text must have been parsed without an error before, and have no aliases on the way.
  */
 export function offsetOfPointer(text: string, pointer: string): number {
-  const events = parseEvents(text, {});
-  let at = 1; // the first event opens the document
-  let offset = startOf(events[at]);
-  for (const segment of pointer.split('/').slice(1)) {
-    const found = childOf(text, events, at, segment.replaceAll('~1', '/').replaceAll('~0', '~'));
-    if (found === undefined) break;
-    at = found.value;
-    offset = found.start;
-  }
-  return offset;
+  return offsetsOf(text)(pointer);
 }
 
-/** The event at which a member of a collection starts, and where its key or, in a sequence, itself starts. */
-function childOf(text: string, events: readonly Event[], at: number, segment: string) {
+/** `offsetOfPointer` for many pointers into one text: it is parsed once, and each collection is gone through once. */
+export function offsetsOf(text: string): (pointer: string) => number {
+  const events = parseEvents(text, {});
+  const known = new Map<number, ReadonlyMap<string, Child>>();
+  const childrenAt = (at: number) => {
+    const children = known.get(at) ?? childrenOf(text, events, at);
+    known.set(at, children);
+    return children;
+  };
+  return (pointer) => {
+    let at = 1; // the first event opens the document
+    let offset = startOf(events[at]);
+    for (const segment of pointer.split('/').slice(1)) {
+      const found = childrenAt(at).get(segment.replaceAll('~1', '/').replaceAll('~0', '~'));
+      if (found === undefined) break;
+      at = found.value;
+      offset = found.start;
+    }
+    return offset;
+  };
+}
+
+/** A member of a collection: the event at which its value starts, and where its key or, in a sequence, itself starts. */
+interface Child {
+  readonly value: number;
+  readonly start: number;
+}
+
+/** Members of the collection at an event, by key or by index; none for a scalar. */
+function childrenOf(text: string, events: readonly Event[], at: number): ReadonlyMap<string, Child> {
+  const children = new Map<string, Child>();
   const collection = events[at];
-  if (collection?.type !== EVENT_ID.MAPPING && collection?.type !== EVENT_ID.SEQUENCE) return undefined;
+  if (collection?.type !== EVENT_ID.MAPPING && collection?.type !== EVENT_ID.SEQUENCE) return children;
   let next = at + 1;
   for (let index = 0; events[next]?.type !== EVENT_ID.POP; index++) {
     const start = startOf(events[next]);
     if (collection.type === EVENT_ID.SEQUENCE) {
-      if (String(index) === segment) return { value: next, start };
+      children.set(String(index), { value: next, start });
     } else {
       const key = events[next];
       next = after(events, next);
-      if (key?.type === EVENT_ID.SCALAR && getScalarValue(text, key) === segment) return { value: next, start };
+      if (key?.type === EVENT_ID.SCALAR) children.set(getScalarValue(text, key), { value: next, start });
     }
     next = after(events, next);
   }
-  return undefined;
+  return children;
 }
 
 /** The event after the node that starts at `at`. */
