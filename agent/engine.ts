@@ -49,8 +49,11 @@ export interface Engine {
   usesNamespace(namespace: string, exceptStackId: string): boolean;
   /** Another stack of this agent whose target has an object: it is to be moved there, not deleted. */
   claimedBy(object: OwnedKey, exceptStackId: string): StackRef | undefined;
-  /** The stack of this agent behind a field manager, if its newest target is known and is without the object. */
-  releasedBy(fieldManager: string, object: OwnedKey): StackRef | undefined;
+  /**
+   * The stack of this agent behind a field manager, if its newest target is known and is without the object; `gone` when the `owner`
+   * (annotation) is a stack that this agent does not have any more: the object was left behind, as one that is never to be pruned.
+   */
+  releasedBy(fieldManager: string, object: OwnedKey, owner: string | undefined): StackRef | 'gone' | undefined;
   /** What a stack waits for may have happened: it looks again without waiting any longer. */
   nudge(stackId: string): void;
   /** Objects that carry the marks of a stack, of every kind the server lists: what an inventory that was lost held. */

@@ -22,7 +22,7 @@ import { Slots } from './slots.ts';
 import type { WorkerEvents } from './stack/events.ts';
 import type { ContentSource, HeldStack, ReportSink, StackTarget, StackTombstone } from './stack/target.ts';
 import { StackWorker } from './stack/worker.ts';
-import { MANAGER_PREFIX, STACK_LABEL } from './stack-identity.ts';
+import { MANAGER_PREFIX, STACK_LABEL, stackIdentity } from './stack-identity.ts';
 
 /** What the reconciler needs. */
 export interface ReconcilerDeps {
@@ -117,7 +117,7 @@ export class Reconciler implements Task {
       share: () => this.#share(),
       usesNamespace: (name, except) => this.#usesNamespace(name, except),
       claimedBy: (object, except) => this.#claimedBy(object, except),
-      releasedBy: (fieldManager, object) => this.#releasedBy(fieldManager, object),
+      releasedBy: (fieldManager, object, owner) => this.#releasedBy(fieldManager, object, owner),
       nudge: (stackId) => this.#workers.get(stackId)?.nudge(),
       findMarked: (search, signal) => marked.find(search, signal),
       origin: (incarnation) => createHash('sha256').update(`${credential}\n${incarnation}`).digest('hex').slice(0, 16),
@@ -319,9 +319,13 @@ export class Reconciler implements Task {
     return undefined;
   }
 
-  #releasedBy(fieldManager: string, object: OwnedKey): StackRef | undefined {
+  #releasedBy(fieldManager: string, object: OwnedKey, owner: string | undefined): StackRef | 'gone' | undefined {
     const worker = this.#byShort.get(fieldManager.slice(MANAGER_PREFIX.length));
-    return worker?.wants(object) === false ? worker.inventory.head : undefined;
+    if (worker) return worker.wants(object) === false ? worker.inventory.head : undefined;
+    const { agentId, namespace } = this.#engine;
+    const [agent, stackId = ''] = owner?.split('/') ?? [];
+    const isOurs = agent === agentId && stackIdentity(agentId, stackId, namespace).fieldManager === fieldManager;
+    return isOurs ? 'gone' : undefined;
   }
 
   #usesNamespace(namespace: string, except: string): boolean {

@@ -188,7 +188,12 @@ async function refuseAdoption({ run, object, resource, uid }: Sending, signal: A
   if (run.options.adoption !== AdoptionPolicy.REFUSE || uid !== undefined) return undefined;
   const live = await readMetadata(run, refOf(object, resource), signal);
   if (!live || live.annotations?.[OWNER_ANNOTATION] === run.identity.owner) return undefined;
-  if (run.engine.releasedBy(`${MANAGER_PREFIX}${live.labels?.[STACK_LABEL]}`, object)) return undefined; // it is moved, not adopted
+  const releasedBy = run.engine.releasedBy(
+    `${MANAGER_PREFIX}${live.labels?.[STACK_LABEL]}`,
+    object,
+    live.annotations?.[OWNER_ANNOTATION],
+  );
+  if (typeof releasedBy === 'object') return undefined; // it is moved, not adopted
   const managers = [...new Set((live.managedFields ?? []).map(({ manager = '' }) => manager))];
   const message = 'the object exists already and the stack does not adopt';
   return conflict(object, 'adoption_refused', message, { managers, fields: [] });

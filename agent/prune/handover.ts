@@ -3,6 +3,7 @@ import { note, type Sending } from '../apply/sending.ts';
 import { takeOver } from '../apply/takeover.ts';
 import type { OwnedKey } from '../engine.ts';
 import type { ManagedFieldsEntry, ObjectMeta, ObjectRef } from '../kube/objects.ts';
+import { OWNER_ANNOTATION } from '../stack-identity.ts';
 
 /**
  * Whether a manifest has an object, by its own namespace or by the default one. What a text that was stored unparsed holds is
@@ -38,7 +39,7 @@ function lowerBound(manifest: readonly ManifestEntry[], key: ObjectKey): number 
 }
 
 /**
- * Moves an object here that other stacks of this agent (`managers`) have let go of: their fields become those of this stack's manager, under the
+ * Moves an object here that other stacks of this agent (`managers`) have let go of, or left behind when they went: their fields become those of this stack's manager, under the
  * version read, so that the apply that follows changes label and owner without a conflict. The object keeps its UID and is at
  * no time without one of the inventories. False when somebody did not let go of it; true when it is to be sent again.
  */
@@ -50,11 +51,12 @@ export async function handOver(
   signal: AbortSignal,
 ): Promise<boolean> {
   const { run, object } = sending;
-  const from = managers.map((manager) => run.engine.releasedBy(manager, object));
+  const owner = live.annotations?.[OWNER_ANNOTATION];
+  const from = managers.map((manager) => run.engine.releasedBy(manager, object, owner));
   if (from.includes(undefined)) return false;
   const isTheirs = ({ manager = '' }: ManagedFieldsEntry) => managers.includes(manager);
   if (!(await takeOver(run, ref, live, isTheirs, signal))) return true; // it changed meanwhile: the next answer tells
-  sending.movedFrom = from[0];
-  note(sending, 'handover', managers, []);
+  sending.movedFrom = from.find((stack) => typeof stack === 'object');
+  note(sending, sending.movedFrom ? 'handover' : 'taken_over', managers, []);
   return true;
 }

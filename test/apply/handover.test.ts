@@ -91,6 +91,23 @@ describe('T17 an object moves from one stack to another', () => {
     expect(await rig.present(['withdrawn-one'])).toEqual([]);
   });
 
+  it('T17 from a stack that is gone and left it behind, as nothing prunes it: to the next one that adopts', async () => {
+    const { broker } = rig;
+    await using agent = await rig.start();
+    const first = await broker.publish(configMap('left-behind', 'from', '  annotations: {brokkr.io/prune: never}\n'));
+    await rig.apply(agent, first);
+    const { uid } = (await rig.live('left-behind')).metadata;
+    agent.reconciler.withdraw(broker.tombstone(first));
+    await broker.until('left', () => broker.statuses.get(first.stackId)?.phase === Phase.PRUNED);
+    const refusing = await broker.publish(configMap('left-behind', 'to'), { options: { adoption: AdoptionPolicy.REFUSE } });
+    agent.reconciler.offer(refusing);
+    await broker.until('refused', () => rig.told(refusing, 'left-behind')?.reason === 'adoption_refused');
+    const next = await broker.publish(configMap('left-behind', 'to'));
+    await rig.apply(agent, next);
+    await expectMoved('left-behind', uid, next);
+    expect(broker.eventsOf(next).at(-1)).toMatchObject({ success: true, counts: { adopted: 1 } });
+  });
+
   it('T17 across a crash after every write of the move', async () => {
     const { broker, server } = rig;
     for (let k = 0; ; k++) {
