@@ -18,6 +18,7 @@ import type { Kube } from './kube/kube.ts';
 import { elect, LeadershipLostError } from './leader.ts';
 import { type AgentGauges, createAgentMetrics } from './metrics.ts';
 import { engineObserver } from './observe.ts';
+import { createReach } from './reach.ts';
 import { openReconciler, type Reconciler } from './reconcile.ts';
 import { EnvironmentRules } from './rules.ts';
 import { Content } from './session/content.ts';
@@ -28,6 +29,7 @@ import { openOutbox } from './session/outbox.ts';
 import { Reports } from './session/reports.ts';
 import type { SessionDeps } from './session/session.ts';
 import { Supervisor } from './session/supervisor.ts';
+import { WayBacks } from './session/way-back.ts';
 import { AgentView } from './view.ts';
 
 /** Where the inventory is unless the agent runs in a pod or is told. */
@@ -139,7 +141,8 @@ async function work(
   const reports = new Reports({ held, outbox });
   const cache = await openContentCache(join(deps.dataDir, 'blobs'), { log });
   const settled = () => clock.sleep(CACHE_DELAY_MS, signal).catch(() => undefined);
-  const content = new Content({ cache, manifestOf: (stackId) => held.newestManifest(stackId), log, settled });
+  const wayBacks = new WayBacks({ dir: join(deps.dataDir, 'way-back'), log });
+  const content = new Content({ cache, wayBacks, manifestOf: (stackId) => held.newestManifest(stackId), log, settled });
   await looking;
   const self = {
     ...{ installId: identity.installId, clusterUid: identity.clusterUid, processId: newId() },
@@ -160,6 +163,7 @@ async function work(
       yaml,
       content,
       report: reports,
+      reach: createReach(parts.links, kube),
       clock,
       log,
       random: deps.random,

@@ -8,6 +8,7 @@ import type { MarkedObjects, MarkedSearch } from './inventory/rebuild.ts';
 import type { Kube } from './kube/kube.ts';
 import type { Impersonation } from './kube/transport.ts';
 import type { EngineObserver } from './observe.ts';
+import type { Reach } from './reach.ts';
 import type { ContentSource, ReportSink } from './stack/target.ts';
 
 /** What all stacks of an agent share. */
@@ -16,6 +17,8 @@ export interface Engine {
   readonly yaml: YamlPool;
   readonly content: ContentSource;
   readonly report: ReportSink;
+  /** What the agent has to reach. */
+  readonly reach: Reach;
   readonly clock: Clock;
   readonly log: Logger;
   /** In [0, 1). */

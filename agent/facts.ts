@@ -1,14 +1,16 @@
 import { create } from '@bufbuild/protobuf';
 import type { Clock } from '#lib/clock.ts';
 import type { Task } from '#lib/run.ts';
+import type { ClusterNetwork } from '#proto/brokkr/v1/network_pb.js';
 import { type AgentFacts, AgentFactsSchema } from '#proto/brokkr/v1/sync_pb.js';
 import { MAX_CAPABILITIES, servedCapabilities } from './capabilities.ts';
 import type { Kube } from './kube/kube.ts';
+import { discoverNetwork } from './network-facts.ts';
 
 /** Time between two looks at the API server. */
 const LOOK_MS = 15_000;
-/** The version of a server that was upgraded is told after this long. */
-const VERSION_AGE_MS = 10 * 60_000;
+/** The version of a server that was upgraded, and a network that changed, are told after this long. */
+const OLD_MS = 10 * 60_000;
 
 /** Facts that do not change while the process runs. */
 export interface FactsOptions {
@@ -24,6 +26,8 @@ export class ClusterFacts implements Task {
   readonly #options: FactsOptions;
   #version = '';
   #versionAtMs = 0;
+  #network: ClusterNetwork | undefined;
+  #networkAtMs = 0;
   #served: Readonly<Record<string, string>> = {};
   #seen: { readonly reachable: boolean; readonly latencyMs: number } | undefined;
 
@@ -44,6 +48,7 @@ export class ClusterFacts implements Task {
       kubernetesVersion: this.#version,
       clusterWide,
       capabilities: { ...this.#served, ...capabilities },
+      ...(this.#network && { network: this.#network }),
     });
   }
 
@@ -66,11 +71,15 @@ export class ClusterFacts implements Task {
     this.#seen = { reachable, latencyMs: clock.monotonic() - started };
     if (!reachable) return;
     try {
-      if (this.#version === '' || started - this.#versionAtMs > VERSION_AGE_MS) {
+      if (this.#version === '' || started - this.#versionAtMs > OLD_MS) {
         this.#version = await kube.version(signal);
         this.#versionAtMs = started;
       }
       const { resources } = await kube.resources.all(signal); // asks the server every 10 minutes and after a kind was missing
+      if (this.#network === undefined || started - this.#networkAtMs > OLD_MS) {
+        this.#networkAtMs = started;
+        this.#network = await discoverNetwork(kube, new Set(resources.map(({ group }) => group)), signal);
+      }
       this.#served = servedCapabilities(resources, MAX_CAPABILITIES - Object.keys(this.#options.capabilities).length);
     } catch {
       signal.throwIfAborted(); // next time: a heartbeat does not depend on it

@@ -18,8 +18,10 @@ import type { InventoryPlace } from './inventory/maps.ts';
 import { MarkedObjectSearch } from './inventory/rebuild.ts';
 import type { Kube } from './kube/kube.ts';
 import type { KubeObject } from './kube/objects.ts';
+import type { Reach } from './reach.ts';
 import { Slots } from './slots.ts';
 import type { WorkerEvents } from './stack/events.ts';
+import { isCutOff, isReceived } from './stack/good-generation.ts';
 import type { ContentSource, HeldStack, ReportSink, StackTarget, StackTombstone } from './stack/target.ts';
 import { StackWorker } from './stack/worker.ts';
 import { MANAGER_PREFIX, STACK_LABEL, stackIdentity } from './stack-identity.ts';
@@ -30,6 +32,8 @@ export interface ReconcilerDeps {
   readonly yaml: YamlPool;
   readonly content: ContentSource;
   readonly report: ReportSink;
+  /** What the agent has to reach; see `createReach`. */
+  readonly reach: Reach;
   readonly clock: Clock;
   readonly log: Logger;
   /** In [0, 1). */
@@ -151,7 +155,15 @@ export class Reconciler implements Task {
     const { inventories, damaged } = await loadInventories(this.#place, signal);
     this.#damaged = damaged;
     for (const inventory of inventories) this.#add(inventory);
+    const open = inventories.filter(({ head }) => head.unconfirmed || isCutOff(head)).map(({ head }) => head.stackId);
+    for (const { goal } of await this.#engine.content.loadWayBacks(new Set(open))) this.#resume(goal);
     return inventories.map(({ head }) => head);
+  }
+
+  /** Goes on, without the broker, with what was not confirmed yet, or with the way back from it. */
+  #resume(goal: StackTarget): void {
+    const worker = this.#workers.get(goal.stackId);
+    if (worker && isReceived(worker.inventory.head, goal)) worker.offer(goal);
   }
 
   /** A stack as it is to be. Free when that is so already. */

@@ -10,7 +10,11 @@ export const FILE_OPTIONS: ReadonlySet<string> = new Set([
   '--kubeconfig',
   '--data-dir',
   '--options',
+  '--facts',
 ]);
+
+/** The API's limit of `confirm_seconds`. */
+const MAX_CONFIRM_SECONDS = 600;
 
 /** `-o`: for people, or what the REST API answers. */
 export function outputOption(): Option {
@@ -62,6 +66,18 @@ export function wholeNumber(text: string): number {
   if (!/^\d+$/.test(text) || number < 1 || !Number.isSafeInteger(number))
     throw new InvalidArgumentError('it is not a number from 1');
   return number;
+}
+
+/** `--confirm-seconds`. */
+export function confirmOption(): Option {
+  const parse = (text: string) => {
+    const number = Number(text);
+    if (!/^\d+$/.test(text) || number > MAX_CONFIRM_SECONDS)
+      throw new InvalidArgumentError(`it is not a number from 0 to ${MAX_CONFIRM_SECONDS}`);
+    return number;
+  };
+  const meaning = 'time an agent has to prove that the content does not cut it off, else it goes back; 0: none is asked for';
+  return new Option('--confirm-seconds <seconds>', meaning).argParser(parse);
 }
 
 /** Parses a port; 0 lets the system choose. */

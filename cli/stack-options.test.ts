@@ -38,6 +38,8 @@ describe('options of a stack', () => {
 
   it('are none when none are given, and refused by name and by value', async () => {
     expect(await readOptions({})).toBeUndefined();
+    expect((await readOptions({ confirmSeconds: 30 }))?.options.confirmSeconds).toBe(30);
+    await expect(readOptions({ option: { confirm_seconds: 'soon' } })).rejects.toThrow('confirm_seconds');
     await expect(readOptions({ option: { paused: 'maybe' } })).rejects.toThrow(/paused.*(bool|expected)/);
     await expect(readOptions({ option: { health_rules: '[{kind: A, curent: x}]' } })).rejects.toThrow(
       'unknown field options.health_rules[0].curent, known are group, kind, current',

@@ -11,6 +11,8 @@ export interface OptionFlags {
   readonly options?: string;
   /** By name; values as in that file. */
   readonly option?: Readonly<Record<string, string>>;
+  /** The option `confirm_seconds`, which is asked for most. */
+  readonly confirmSeconds?: number;
 }
 
 /** Options and the names that were given. */
@@ -23,8 +25,12 @@ export interface GivenOptions {
  * The options that flags give; undefined when they give none. Throws a usage error that names the place and what is
  * allowed there.
  */
-export async function readOptions({ options: file, option = {} }: OptionFlags): Promise<GivenOptions | undefined> {
-  if (file === undefined && Object.keys(option).length === 0) return undefined;
+export async function readOptions({
+  options: file,
+  confirmSeconds,
+  option = {},
+}: OptionFlags): Promise<GivenOptions | undefined> {
+  if (file === undefined && confirmSeconds === undefined && Object.keys(option).length === 0) return undefined;
   const { load } = await import('js-yaml');
   const value = (text: string, from: string): JsonValue => {
     try {
@@ -35,6 +41,7 @@ export async function readOptions({ options: file, option = {} }: OptionFlags): 
   };
   const given: JsonObject = file === undefined ? {} : mapping(value(await readText(file), file), file);
   for (const [name, text] of Object.entries(option)) given[name] = value(text, `--option ${name}`);
+  if (confirmSeconds !== undefined) given.confirm_seconds = confirmSeconds;
   const reader = new InputReader(false);
   try {
     const json = reader.normalize(ApplyOptionsSchema, given, 'options') as JsonObject;

@@ -11,8 +11,16 @@ import type { AttemptEvent, StackHealth, StackStatus } from '#proto/brokkr/v1/sy
 import type { Kube, KubeDeps } from '../agent/kube/kube.ts';
 import { createAgentMetrics } from '../agent/metrics.ts';
 import { engineObserver } from '../agent/observe.ts';
+import type { Reach } from '../agent/reach.ts';
 import { openReconciler, type Reconciler, type ReconcilerDeps, type ReconcilerOptions } from '../agent/reconcile.ts';
-import { ContentUnavailableError, type HeldStack, type StackTarget, type StackTombstone } from '../agent/stack/target.ts';
+import type { KeptWayBack } from '../agent/session/way-back.ts';
+import {
+  type ContentSource,
+  ContentUnavailableError,
+  type HeldStack,
+  type StackTarget,
+  type StackTombstone,
+} from '../agent/stack/target.ts';
 import { openTestKube } from './kube-client.ts';
 
 /** For tests: where publications come from and reports go to, over several lives of an agent. */
@@ -54,6 +62,8 @@ export interface StartOptions extends Pick<ReconcilerDeps, 'rules'> {
   readonly log?: Logger;
   /** Whether deletions are held. */
   readonly held?: boolean;
+  /** Nothing has to be reached unless given. */
+  readonly reach?: Reach;
   /** Told of every request. */
   readonly observe?: KubeDeps['observe'];
 }
@@ -100,7 +110,14 @@ export function openTestBroker(namespace: string, clock: Clock = systemClock): T
     }),
     async start(
       server,
-      { held: deletionsHeld = false, rules, observe, log = createLog('test', { level: 'fatal' }), ...options },
+      {
+        held: deletionsHeld = false,
+        rules,
+        observe,
+        reach = async () => [],
+        log = createLog('test', { level: 'fatal' }),
+        ...options
+      },
     ) {
       const kube = openTestKube(server, observe, clock);
       const counted = engineObserver(createAgentMetrics(createMetrics({ processMetrics: false }), () => undefined));
@@ -110,6 +127,7 @@ export function openTestBroker(namespace: string, clock: Clock = systemClock): T
         yaml,
         content,
         report: recorder.report,
+        reach,
         clock,
         log,
         random: () => 0.5,
@@ -140,18 +158,32 @@ function openPublisher(yaml: YamlPool, clock: Clock) {
   const texts = new Map<string, string>();
   const manifests = new Map<string, Manifest>();
   const fetched: string[] = [];
-  const content = {
-    async documents(_stack: string, _generation: bigint, digests: readonly string[]) {
+  const wayBacks = new Map<string, KeptWayBack>();
+  const content: ContentSource = {
+    async documents(stack: string, _generation: bigint, digests: readonly string[]) {
       fetched.push(...digests);
-      const found = digests.map((digest) => [digest, texts.get(digest)] as const);
+      const kept = wayBacks.get(stack)?.documents;
+      const found = digests.map((digest) => [digest, texts.get(digest) ?? kept?.get(digest)] as const);
       if (found.some(([, text]) => text === undefined)) throw new ContentUnavailableError('the broker cannot be reached');
       return new Map(found as [string, string][]);
     },
-    async manifest(_stack: string, _generation: bigint, digest: Uint8Array) {
+    async manifest(stack: string, _generation: bigint, digest: Uint8Array) {
+      const good = wayBacks.get(stack)?.good;
+      if (good && Buffer.compare(good.manifestDigest, digest) === 0) return good.manifest;
       const manifest = manifests.get(Buffer.from(digest).toString('hex'));
       if (!manifest) throw new ContentUnavailableError('the broker cannot be reached');
       fetched.push(Buffer.from(digest).toString('hex'));
       return manifest;
+    },
+    async keepWayBack(wayBack, digests, signal) {
+      const { stackId, generation } = wayBack.goal;
+      wayBacks.set(stackId, { ...wayBack, documents: await content.documents(stackId, generation, digests, signal) });
+    },
+    async dropWayBack(stackId) {
+      wayBacks.delete(stackId);
+    },
+    async loadWayBacks(stackIds) {
+      return [...wayBacks.values()].filter(({ goal }) => stackIds.has(goal.stackId));
     },
   };
   const publish: TestBroker['publish'] = async (text, { after, validation = 'full', options = {} } = {}) => {

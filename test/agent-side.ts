@@ -25,6 +25,7 @@ import { bytes, toWire } from '../agent/session/manifest.ts';
 import { openOutbox } from '../agent/session/outbox.ts';
 import { Reports } from '../agent/session/reports.ts';
 import { type Session, type SessionDeps, startSession } from '../agent/session/session.ts';
+import { WayBacks } from '../agent/session/way-back.ts';
 import type { StackTarget, StackTombstone } from '../agent/stack/target.ts';
 import type { Endpoint } from '../agent/transport/endpoint.ts';
 import { createPollTransport } from '../agent/transport/poll.ts';
@@ -55,7 +56,12 @@ export async function startAgentSide(url: string, ca?: readonly string[]): Promi
   const outbox = await openOutbox({ log, newId: randomUUID }, { dir }, stop.signal);
   const reports = new Reports({ held, outbox });
   const cache = await openContentCache(join(dir, 'blobs'), { log });
-  const content = new Content({ cache, manifestOf: (stackId) => held.newestManifest(stackId), log });
+  const content = new Content({
+    cache,
+    wayBacks: new WayBacks({ dir: join(dir, 'way-back'), log }),
+    manifestOf: (stackId) => held.newestManifest(stackId),
+    log,
+  });
   const offers: StackTarget[] = [];
   const withdrawals: StackTombstone[] = [];
   const configs: (SessionConfig | undefined)[] = [];

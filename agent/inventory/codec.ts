@@ -4,7 +4,7 @@ import { compareUtf8, keyString, type ObjectKey } from '#lib/object.ts';
 import type { Marks } from '#lib/object-marks.ts';
 import { ApplyOptionsSchema, type DeletionPolicy } from '#proto/brokkr/v1/content_pb.js';
 import { type Revision, RevisionSchema } from '#proto/brokkr/v1/sync_pb.js';
-import type { GoodGeneration, HeldStack } from '../stack/target.ts';
+import type { FailedGeneration, GoodGeneration, HeldStack } from '../stack/target.ts';
 
 /** What tells whether somebody else touched what we applied. */
 export interface Fingerprint {
@@ -125,8 +125,9 @@ export function encodeHead(head: Head): string {
     ...(tombstone && { tombstone: { policy: tombstone.policy, generation: `${tombstone.generation}` } }),
     ...(attempt && { attempt: { ...attempt, generation: `${attempt.generation}` } }),
     ...(good && { good: encodeGood(good) }),
-    ...(failed && { failed: { generation: `${failed.generation}`, message: failed.message } }),
+    ...(failed && { failed: { ...failed, generation: `${failed.generation}` } }),
     ...(head.unjudged && { unjudged: true }),
+    ...(head.unconfirmed && { unconfirmed: true }),
   } satisfies HeadJson);
 }
 
@@ -154,8 +155,9 @@ export function decodeHead(text: string): Head {
     attempt: attempt && { ...attempt, generation: BigInt(attempt.generation) },
     ...(tombstone && { tombstone: { policy: tombstone.policy, generation: BigInt(tombstone.generation) } }),
     ...(good && { good: decodeGood(good) }),
-    ...(failed && { failed: { generation: BigInt(failed.generation), message: failed.message } }),
+    ...(failed && { failed: { ...failed, generation: BigInt(failed.generation) } }),
     ...(json.unjudged && { unjudged: true }),
+    ...(json.unconfirmed && { unconfirmed: true }),
   };
 }
 
@@ -219,8 +221,9 @@ interface HeadJson {
   readonly tombstone?: { readonly policy: DeletionPolicy; readonly generation: string };
   readonly attempt?: Omit<OpenAttempt, 'generation'> & { readonly generation: string };
   readonly good?: GoodJson;
-  readonly failed?: { readonly generation: string; readonly message: string };
+  readonly failed?: Omit<FailedGeneration, 'generation'> & { readonly generation: string };
   readonly unjudged?: boolean;
+  readonly unconfirmed?: boolean;
 }
 
 interface GoodJson {

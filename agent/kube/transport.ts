@@ -133,6 +133,27 @@ export class KubeTransport {
     }
   }
 
+  /** Host name or address of the server, or of the proxy before it. */
+  get host(): string {
+    return new URL(this.#config.proxyUrl ?? this.#origin).hostname;
+  }
+
+  /** Asks the server once over a connection of its own. Rejects with the socket's error, and when something in between has no answer of it. */
+  async reach(signal: AbortSignal): Promise<void> {
+    const { authorization, tls } = await this.#credentials.current(signal);
+    const limits = { connections: 1, bodyTimeout: READY_DEADLINE_MS, maxResponseSize: MAX_BODY_BYTES };
+    const connection = openPool(this.#config, this.#origin, tls, limits);
+    try {
+      const headers = { 'user-agent': 'brokkr-agent', ...(authorization !== undefined && { authorization }) };
+      const path = `${this.#basePath}/version`;
+      const { statusCode, body } = await connection.request({ origin: this.#origin, method: 'GET', path, headers, signal });
+      await body.dump({ limit: MAX_BODY_BYTES, signal });
+      if (statusCode >= 500) throw new BrokkrError('unavailable', `the API server answered with HTTP ${statusCode}`);
+    } finally {
+      await connection.destroy(null);
+    }
+  }
+
   async #request(
     method: Dispatcher.HttpMethod,
     path: string,

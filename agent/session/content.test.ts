@@ -10,6 +10,7 @@ import { ContentUnavailableError } from '../stack/target.ts';
 import type { Tier } from '../transport/wire.ts';
 import { Content } from './content.ts';
 import { openContentCache } from './content-cache.ts';
+import { WayBacks } from './way-back.ts';
 
 const A = '00000000-0000-4000-8000-00000000000a';
 const log = createLog('test', { level: 'fatal' });
@@ -55,6 +56,7 @@ describe.each<Tier>(['stream', 'poll'])('content over %s', (tier) => {
     await content.stored();
     const fresh = new Content({
       cache: await openContentCache(join(agent.dir, 'blobs'), { log }),
+      wayBacks: new WayBacks({ dir: join(agent.dir, 'way-back'), log }),
       manifestOf: () => undefined,
       log,
     });

@@ -6,9 +6,10 @@ import type { Logger } from '#lib/log.ts';
 import { isOpaque, type Manifest } from '#lib/object.ts';
 import { ManifestSchema } from '#proto/brokkr/v1/content_pb.js';
 import { type Blob, type BlobChunk, type FetchBlobsRequest, FetchBlobsRequestSchema } from '#proto/brokkr/v1/sync_pb.js';
-import { type ContentSource, ContentUnavailableError } from '../stack/target.ts';
+import { type ContentSource, ContentUnavailableError, type WayBack } from '../stack/target.ts';
 import type { ContentCache } from './content-cache.ts';
 import { bytes, fromWire, hex } from './manifest.ts';
+import type { WayBacks } from './way-back.ts';
 
 /** Documents kept in memory, in characters: what a publication brings is used within seconds. */
 const MEMORY_CHARS = 8 * 1024 * 1024;
@@ -30,6 +31,7 @@ export interface ContentDeps {
   readonly cache: ContentCache | undefined;
   /** The manifest held of a stack: says what a document is, so that Secrets stay off the disk. */
   readonly manifestOf: (stackId: string) => Manifest | undefined;
+  readonly wayBacks: WayBacks;
   readonly log: Logger;
   /** Resolves when the disk may be written: applying comes first. At once when absent. */
   readonly settled?: () => Promise<void>;
@@ -79,8 +81,9 @@ export class Content implements ContentSource {
   ): Promise<ReadonlyMap<string, string>> {
     const found = new Map<string, string>();
     const plain = plainDocuments(this.#deps.manifestOf(stackId));
+    const wayBack = this.#deps.wayBacks.find(stackId);
     for (const digest of digests) {
-      const text = this.#memory.get(digest) ?? this.#pending.get(digest);
+      const text = this.#memory.get(digest) ?? this.#pending.get(digest) ?? wayBack?.documents.get(digest);
       if (text === undefined) continue;
       found.set(digest, text);
       this.#store(plain, digest, text);
@@ -102,6 +105,8 @@ export class Content implements ContentSource {
 
   /** A manifest from the broker, in its wire form, checked against its digest. Throws as `documents`. */
   async manifest(stackId: string, generation: bigint, digest: Uint8Array, signal: AbortSignal): Promise<Manifest> {
+    const kept = this.#deps.wayBacks.find(stackId)?.good;
+    if (kept && Buffer.compare(kept.manifestDigest, digest) === 0) return kept.manifest;
     let manifest: Manifest | undefined;
     await this.#fetchAll(stackId, generation, [hex(digest)], signal, async (_, data) => {
       manifest = fromWire(fromBinary(ManifestSchema, data));
@@ -109,6 +114,19 @@ export class Content implements ContentSource {
     });
     if (!manifest) throw new ContentUnavailableError('the broker sent no manifest');
     return manifest;
+  }
+
+  async keepWayBack(wayBack: WayBack, digests: readonly string[], signal: AbortSignal): Promise<void> {
+    const { stackId, generation } = wayBack.goal;
+    await this.#deps.wayBacks.keep({ ...wayBack, documents: await this.documents(stackId, generation, digests, signal) });
+  }
+
+  dropWayBack(stackId: string): Promise<void> {
+    return this.#deps.wayBacks.drop(stackId);
+  }
+
+  loadWayBacks(stackIds: ReadonlySet<string>): Promise<readonly WayBack[]> {
+    return this.#deps.wayBacks.load(stackIds);
   }
 
   /** Fetches in the order asked for; after a break goes on where it stopped, with whatever session is up then. */

@@ -1,6 +1,7 @@
 import type { Clock } from '#lib/clock.ts';
 import type { AgentConfig } from '../config.ts';
 import type { AgentMetrics } from '../metrics.ts';
+import { checkBroker } from '../transport/check.ts';
 import { type Endpoint, readEndpoint } from '../transport/endpoint.ts';
 import { createPollTransport } from '../transport/poll.ts';
 import { registerWith } from '../transport/register.ts';
@@ -19,6 +20,8 @@ export interface Links {
   start(tier: Tier, deps: SessionDeps, signal: AbortSignal): Session;
   /** Whether the network carries streams now. */
   probe(signal: AbortSignal): Promise<boolean>;
+  /** Opens a connection of its own and asks the broker whose the key is. Rejects when there is no such answer. */
+  check(signal: AbortSignal): Promise<void>;
   /** Registers the agent with a generator. */
   register(generatorId: string, signal: AbortSignal): Promise<void>;
 }
@@ -51,6 +54,7 @@ export function createLinks(
         return false;
       }
     },
+    check: async (signal) => checkBroker(await read(), signal),
     register: async (id, signal) => registerWith(id, await read(), clock, signal),
   };
 }

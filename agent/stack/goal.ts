@@ -97,6 +97,7 @@ export function receive(inventory: Inventory, target: StackTarget, origin: strin
     ...(begins && { origin }),
     ...(head.appliedGeneration === target.generation && !sameApplied && { appliedGeneration: 0n }),
     ...(!sameHistory && { good: undefined, failed: undefined }),
+    ...((!sameHistory || head.receivedGeneration !== receivedGeneration) && { unconfirmed: false }),
     ...{ stackName, receivedGeneration, manifestDigest, optionsDigest, deploymentObjectId, incarnation, revision },
   };
   inventory.head = { ...next, unjudged: isUnjudged(next, target) };

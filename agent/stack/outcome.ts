@@ -47,7 +47,8 @@ export function successText(counts: Readonly<Record<string, number>>, target: St
   const parts = Object.entries(counts)
     .filter(([, number]) => number > 0)
     .map(([name, number]) => `${number} ${name}`);
-  return `generation ${target.generation}: ${parts.join(', ') || 'nothing to do'}`;
+  const what = target.generation === 0n ? 'nothing was applied before' : `generation ${target.generation}`;
+  return `${what}: ${parts.join(', ') || 'nothing to do'}`;
 }
 
 /** Failures in words: the first one, and how many more. */

@@ -16,20 +16,29 @@ export interface PruneInput {
   readonly engine: Engine;
   readonly inventory: Inventory;
   readonly target: StackTarget;
+  /** The target takes the place of one that cut the agent off: what that one added goes whatever is held or needs approval. */
+  readonly restores: boolean;
   readonly stop: AbortSignal;
 }
 
 /** What the guards say of everything that left the stack, by what the inventory tells. */
-export function judgePlan({ engine, inventory, target }: PruneInput, plan: Plan): Judged {
-  return judgeRemovals({
-    removals: plan.removals,
+export function judgePlan({ engine, inventory, target, restores }: PruneInput, plan: Plan): Judged {
+  const common = {
     total: inventory.entries.size + plan.changes.filter((object) => !inventory.entries.has(keyString(object))).length,
     approvedDeletes: target.options.approveDeletes,
-    approved: false,
     ownNamespace: engine.namespace,
-    frozen: frozenBy(engine, inventory, target),
-    isMoving: (entry) => engine.claimedBy(entry, target.stackId) !== undefined,
-  });
+    isMoving: (entry: InventoryEntry) => engine.claimedBy(entry, target.stackId) !== undefined,
+  };
+  const isAdded = ({ state }: InventoryEntry) => restores && state !== 'kept'; // what was kept is older
+  const older = plan.removals.filter((entry) => !isAdded(entry));
+  const judged = judgeRemovals({ ...common, removals: older, approved: false, frozen: frozenBy(engine, inventory, target) });
+  if (!restores) return judged;
+  const added = judgeRemovals({ ...common, removals: plan.removals.filter(isAdded), approved: true, frozen: undefined });
+  return {
+    open: [...added.open, ...judged.open],
+    moving: added.moving.union(judged.moving),
+    kept: new Map([...added.kept, ...judged.kept]),
+  };
 }
 
 /** Why nothing may be deleted now, whatever it is. Ends with the first complete apply, but for held deletions. */
@@ -54,7 +63,8 @@ export async function pruneRemovals(
   removed: Map<InventoryEntry, Removal>,
   signal: AbortSignal,
 ): Promise<void> {
-  const { engine, inventory, target, stop } = input;
+  const { inventory, target, restores, stop } = input;
+  const engine = restores ? { ...input.engine, deletionsHeld: () => false } : input.engine;
   const names = new Set(failures(outcomes).map(sameName));
   const open = judged.open.filter((entry) => {
     if (!names.has(sameName(entry))) return true;
@@ -78,10 +88,10 @@ export async function pruneRemovals(
 }
 
 /** Whether removals wait: something that stays could not be applied, and the options do not say to go on all the same. */
-export function prunesNow({ target }: PruneInput, outcomes: Outcomes): boolean {
+export function prunesNow({ target, restores }: PruneInput, outcomes: Outcomes): boolean {
   const kinds = new Set([...outcomes.values()].map(({ kind }) => kind));
   if (kinds.has('skipped')) return false;
-  return !kinds.has('failed') || target.options.prune === PruneMode.BEST_EFFORT;
+  return !kinds.has('failed') || restores || target.options.prune === PruneMode.BEST_EFFORT;
 }
 
 /** What a prune asks an inventory for. */

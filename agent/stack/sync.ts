@@ -7,74 +7,23 @@ import type { Plan, PlannedObject } from '../apply/plan.ts';
 import { preflight } from '../apply/preflight.ts';
 import { statusText } from '../apply/report.ts';
 import type { ApplyRun, Failure } from '../apply/run.ts';
-import { openWaveGate, type WaveGateInput } from '../apply/wave-gate.ts';
+import { openWaveGate } from '../apply/wave-gate.ts';
 import { correctionsOf, untold } from '../drift/corrections.ts';
-import type { Correction } from '../drift/records.ts';
 import { takeAdditions } from '../drift/strict.ts';
-import type { Suspect } from '../drift/suspects.ts';
-import type { Engine } from '../engine.ts';
-import type { Head, InventoryEntry } from '../inventory/codec.ts';
+import type { InventoryEntry } from '../inventory/codec.ts';
 import type { Inventory } from '../inventory/inventory.ts';
 import type { ErrorClass } from '../kube/errors.ts';
-import { keptStatus } from '../prune/prune.ts';
-import { isNews, type Removal, type RemoveAgain, removeAgain, tellRemovals } from '../prune/run.ts';
+import { type Judged, keptStatus } from '../prune/prune.ts';
+import { isNews, type Removal, removeAgain, tellRemovals } from '../prune/run.ts';
 import { type Attempt, beginAttempt, endAttempt } from './attempt.ts';
+import type { Proof } from './confirmation.ts';
 import { keepFinished } from './finished-jobs.ts';
 import { isSettled, receive } from './goal.ts';
+import { asGivenUp, failureOf, returnOf } from './good-generation.ts';
 import { recordIntent } from './intent.ts';
 import { count, failureMessage, notable, soonest, successText } from './outcome.ts';
 import { judgePlan, pruneRemovals, prunesNow, stillTerminating } from './removals.ts';
-import type { StackTarget } from './target.ts';
-
-/** How a sync ended. */
-export type SyncEnd =
-  /**
-   * As the target says. `again`: when to try again what could not be removed yet; `now` if this apply was what it waited for.
-   */
-  | {
-      readonly kind: 'applied';
-      readonly again: 'now' | RemoveAgain;
-      readonly kept: readonly ObjectStatus[];
-      readonly corrections: readonly Correction[];
-    }
-  /** Nothing was written: kinds are missing or the content is invalid. */
-  | {
-      readonly kind: 'refused';
-      readonly message: string;
-      readonly objects: readonly ObjectStatus[];
-      readonly missing: readonly WantedKind[];
-    }
-  /** Something could not be written or read; `class` is that of the failure worth the earliest retry. */
-  | {
-      readonly kind: 'failed';
-      readonly class: ErrorClass;
-      readonly message: string;
-      readonly objects: readonly ObjectStatus[];
-      readonly corrections: readonly Correction[];
-    }
-  /** The options say that nothing is to be applied. */
-  | { readonly kind: 'paused' }
-  /** Asked to stop at an object border. */
-  | { readonly kind: 'stopped' };
-
-/** What a sync works on. */
-export interface SyncInput {
-  readonly engine: Engine;
-  readonly inventory: Inventory;
-  /** What the broker wants; an older history of it is forgotten. */
-  readonly goal: StackTarget;
-  /** What is applied: the goal, or the good generation in its place. */
-  readonly target: StackTarget;
-  /** Why it is not the goal; empty when it is. */
-  readonly because: string;
-  /** What the head also says once the target is applied. */
-  readonly proof: (target: StackTarget) => Partial<Head>;
-  /** Objects to apply again though their content did not change, as they were found. */
-  readonly suspects: ReadonlyMap<string, Suspect>;
-  readonly stop: AbortSignal;
-  readonly phase: (phase: Phase) => void;
-  readonly healthy: WaveGateInput['healthy'];
-}
+import type { SyncEnd, SyncInput } from './sync-input.ts';
 
 /**
  * Brings one stack to its target, once: content, validation, dry-run of updates, intent, apply, prune, event, inventory. Level-triggered:
@@ -107,7 +56,7 @@ export async function syncStack(input: SyncInput, signal: AbortSignal): Promise<
 }
 
 async function execute(input: SyncInput, attempt: Attempt, plan: Plan, signal: AbortSignal): Promise<SyncEnd> {
-  const { inventory, target, stop } = input;
+  const { inventory, target } = input;
   const fresh = inventory.head.appliedGeneration !== target.generation;
   const judged = judgePlan(input, plan);
   const done: Done = { outcomes: new Map(), removed: new Map(), notes: [] };
@@ -116,9 +65,26 @@ async function execute(input: SyncInput, attempt: Attempt, plan: Plan, signal: A
   }
   for (const [key, status] of plan.undiscovered) done.outcomes.set(key, { kind: 'failed', class: 'dependency', status });
   // What is under way already needs no new intent, and nothing else is written: nothing could leak.
-  if (plan.changes.length === 0 && judged.open.every(({ state }) => state === 'deleting')) {
-    return finish(input, attempt, plan, done, fresh, signal);
-  }
+  const isIdle = plan.changes.length === 0 && judged.open.every(({ state }) => state === 'deleting');
+  const end = isIdle ? undefined : await write(input, attempt, plan, judged, done, signal);
+  if (end) return end;
+  const isWhole = [...done.outcomes.values()].every(({ kind }) => kind === 'applied');
+  const proof = isWhole && inventory.head.unconfirmed ? await input.prove(signal) : undefined;
+  if (proof?.kind === 'stopped') return { kind: 'stopped' };
+  return finish(input, attempt, plan, { ...done, proof }, fresh, signal);
+}
+
+/** Writes what the plan says. Undefined once that is done, however single objects fared. */
+async function write(
+  input: SyncInput,
+  attempt: Attempt,
+  plan: Plan,
+  judged: Judged,
+  done: Done,
+  signal: AbortSignal,
+): Promise<SyncEnd | undefined> {
+  const { inventory, target, stop } = input;
+  const fresh = inventory.head.appliedGeneration !== target.generation;
   const terminating = await stillTerminating(input, plan.changes, signal);
   const run = applyRun(input, terminating);
   const published = plan.changes.filter((object) => !input.suspects.has(keyString(object)));
@@ -126,6 +92,15 @@ async function execute(input: SyncInput, attempt: Attempt, plan: Plan, signal: A
   done.notes.push(...notes);
   if (stop.aborted) return { kind: 'stopped' };
   if (refusals.length > 0) return refuseDryRun(input, attempt, refusals, signal);
+  if (attempt.type === 'APPLY' && input.prepareReturn) {
+    try {
+      await input.prepareReturn(signal);
+    } catch (error) {
+      signal.throwIfAborted();
+      return fail(input, attempt, 'transient', `nothing was applied, as there would be no way back: ${errorText(error)}`, signal);
+    }
+    inventory.head = { ...inventory.head, unconfirmed: true };
+  }
   await recordIntent(input, attempt, plan, judged.open, terminating, signal);
   if (fresh) input.phase(Phase.APPLYING);
   await takeAdditions(run, input.suspects, signal);
@@ -136,8 +111,7 @@ async function execute(input: SyncInput, attempt: Attempt, plan: Plan, signal: A
   if (judged.open.length > 0 && prunesNow(input, done.outcomes)) {
     await pruneRemovals(input, judged, done.outcomes, done.removed, signal);
   }
-  if (stop.aborted && done.removed.size < plan.removals.length) return { kind: 'stopped' };
-  return finish(input, attempt, plan, done, fresh, signal);
+  return stop.aborted && done.removed.size < plan.removals.length ? { kind: 'stopped' } : undefined;
 }
 
 /** Corrections of drift and rollbacks restore what was healthy once: they wait for nothing. */
@@ -151,13 +125,15 @@ interface Done {
   readonly removed: Map<InventoryEntry, Removal>;
   /** Of the preflight. */
   readonly notes: ObjectStatus[];
+  /** Undefined when nothing had to be proven. */
+  readonly proof?: Exclude<Proof, { readonly kind: 'stopped' }> | undefined;
 }
 
 async function finish(
   input: SyncInput,
   attempt: Attempt,
   plan: Plan,
-  { outcomes, removed, notes }: Done,
+  { outcomes, removed, notes, proof }: Done,
   fresh: boolean,
   signal: AbortSignal,
 ): Promise<SyncEnd> {
@@ -174,12 +150,16 @@ async function finish(
   }
   tellRemovals(engine, removed);
   const counts = count(outcomes, removed, plan);
-  const success = failures.length === 0 && unsent === 0;
+  const isWhole = failures.length === 0 && unsent === 0;
+  const cutOff = isWhole && proof?.kind === 'cut_off' ? proof.message : undefined;
+  const success = isWhole && cutOff === undefined;
+  const proven = proof?.kind === 'reached' ? `confirmed: ${proof.message}` : '';
   const corrections = correctionsOf(inventory, target.options, suspects, plan.changes, outcomes, engine.clock.now());
   for (const { status } of corrections) engine.observe.drifted(status, true);
   const told = [...failures, ...corrections].map(({ status }) => status);
   const objects = [...told, ...notable(untold(outcomes, corrections), removed), ...notes];
-  const message = success ? successText(counts, target) : failureMessage(failures, unsent);
+  const applying = [successText(counts, target), proven].filter(Boolean).join('; ');
+  const message = isWhole ? (cutOff ?? applying) : failureMessage(failures, unsent);
   const [first] = corrections;
   const written = [...outcomes].filter(([, o]) => o.kind === 'applied' && o.result !== 'unchanged').map(([key]) => key);
   const corrected = first !== undefined || written.some((key) => !suspects.has(key));
@@ -188,10 +168,12 @@ async function finish(
   const isFirst = inventory.head.origin !== origin;
   const isOver = isFirst && !inventory.head.partial && kept.length > 0;
   const statuses = kept.map(({ status }) => status);
-  const applied: SyncEnd = { kind: 'applied', again: isOver ? 'now' : removeAgain(kept), kept: statuses, corrections };
+  const applied: SyncEnd = { kind: 'applied', again: isOver ? 'now' : removeAgain(kept), kept: statuses, corrections, proven };
   if (fresh || !success || worked) {
     const eventType = attempt.type === 'DRIFT' && worked && plan.removals.length > 0 && !corrected ? 'PRUNE' : attempt.type;
-    const text = eventText(input, attempt, first && success ? `${message}; ${statusText(first.status)}` : message);
+    const withFirst = first && success ? `${message}; ${statusText(first.status)}` : message;
+    const text =
+      attempt.type === 'ROLLBACK' && success ? `${returnOf(inventory.head)}; ${message}` : eventText(input, attempt, withFirst);
     await endAttempt(engine, inventory, attempt, { eventType, success, message: text, objects, counts });
   } else if (
     written.length === 0 &&
@@ -201,10 +183,12 @@ async function finish(
   ) {
     return applied; // suspects that were as they should be: what is stored stays true
   }
-  const reached = success && { appliedGeneration: target.generation, origin, ...input.proof(target) };
-  inventory.head = { ...inventory.head, attempt: undefined, ...reached };
+  const reached = success && { appliedGeneration: target.generation, origin, unconfirmed: false, ...input.proof(target) };
+  const lost = cutOff !== undefined && asGivenUp(target, { message: cutOff, cutOff: true });
+  inventory.head = { ...inventory.head, attempt: undefined, ...reached, ...lost };
   await inventory.save(signal);
   if (success && fresh) engine.observe.synced((engine.clock.now() - target.publishedAtMs) / 1000);
+  if (cutOff !== undefined) return { kind: 'given_up' };
   if (success) return applied;
   return { kind: 'failed', class: unsent > 0 ? 'transient' : soonest(failures), message, objects, corrections };
 }
@@ -234,8 +218,8 @@ function isUpdate({ entries }: Inventory, object: PlannedObject): boolean {
 }
 
 /** What an event says: that of a rollback begins with the reason for it. */
-function eventText({ because }: SyncInput, { type }: Attempt, message: string): string {
-  return type === 'ROLLBACK' ? `${because}; ${message}` : message;
+function eventText({ inventory }: SyncInput, { type }: Attempt, message: string): string {
+  return type === 'ROLLBACK' ? `${failureOf(inventory.head)}; ${message}` : message;
 }
 
 async function refuse(

@@ -63,6 +63,15 @@ export interface FailedGeneration {
   readonly generation: bigint;
   /** Why. */
   readonly message: string;
+  /** It cut the agent off: what it added goes without approval, and without a good generation everything of the stack goes. */
+  readonly cutOff?: true;
+}
+
+/** What is needed to finish a generation that has to be confirmed, or to go back from it, without the broker. */
+export interface WayBack {
+  readonly goal: StackTarget;
+  /** Of the good generation; undefined when there is none. */
+  readonly good: Pick<StackTarget, 'manifest' | 'manifestDigest'> | undefined;
 }
 
 /** What an inventory head in the cluster says about a stack; what the agent holds after a restart. */
@@ -85,6 +94,8 @@ export interface HeldStack {
   readonly good?: GoodGeneration | undefined;
   /** The generation that was given up for the good one. */
   readonly failed?: FailedGeneration | undefined;
+  /** The received generation may have been written, and it is not proven yet that the agent was not cut off by it. */
+  readonly unconfirmed?: boolean;
   /** The received generation was neither good nor given up yet: after a restart its target is needed to judge it. */
   readonly unjudged?: boolean;
   /** Deployment object of the received generation. */
@@ -111,6 +122,15 @@ export interface ContentSource {
   ): Promise<ReadonlyMap<string, string>>;
   /** The manifest of a generation, from the broker; its digest has been checked. Throws as `documents`. */
   manifest(stackId: string, generation: bigint, digest: Uint8Array, signal: AbortSignal): Promise<Manifest>;
+  /**
+   * Has these documents (hex digests) and the manifests at hand without the broker from now on, also after a restart of the process, which
+   * Secrets do not outlive. Throws as `documents`, and when the disk cannot be written.
+   */
+  keepWayBack(wayBack: WayBack, digests: readonly string[], signal: AbortSignal): Promise<void>;
+  /** What was kept of a stack is not needed any more, if anything was. */
+  dropWayBack(stackId: string): Promise<void>;
+  /** What was kept of these stacks before the process started. What was kept of others is dropped. Call once. */
+  loadWayBacks(stackIds: ReadonlySet<string>): Promise<readonly WayBack[]>;
 }
 
 /** Takes what the engine has to say. */

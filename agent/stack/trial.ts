@@ -1,14 +1,18 @@
 import { clone } from '@bufbuild/protobuf';
 import { errorText } from '#lib/errors.ts';
+import { isOpaque } from '#lib/object.ts';
 import { type ApplyOptions, ApplyOptionsSchema, Health, type ObjectStatus } from '#proto/brokkr/v1/content_pb.js';
+import { shortDigest } from '../apply/plan.ts';
 import { statusText } from '../apply/report.ts';
 import type { Engine } from '../engine.ts';
 import type { HealthCount } from '../health/health.ts';
 import type { Inventory } from '../inventory/inventory.ts';
 import type { ErrorClass } from '../kube/errors.ts';
+import type { Proof } from './confirmation.ts';
 import { isSettled, sameContent } from './goal.ts';
-import { asGood, failureOf, isGivenUp, isOnTrial, isReceived } from './good-generation.ts';
-import { type SyncEnd, type SyncInput, syncStack } from './sync.ts';
+import { asGivenUp, asGood, isGivenUp, isOnTrial, isReceived, nothingOf } from './good-generation.ts';
+import { syncStack } from './sync.ts';
+import type { SyncEnd, SyncInput } from './sync-input.ts';
 import { ContentUnavailableError, type StackTarget } from './target.ts';
 
 /** `failure_deadline_seconds` when it is 0 (content.proto). */
@@ -22,13 +26,13 @@ const FINAL: ReadonlySet<ErrorClass> = new Set(['permanent', 'denied', 'size', '
 /** Failures that say nothing about the content: while the last attempt ended so, the deadline stands still. */
 const BLAMELESS: ReadonlySet<ErrorClass> = new Set(['transient', 'credential', 'race', 'expired']);
 
-/** How a sync ended, or that the target was given up because of how it ended. */
-export type TrialEnd = SyncEnd | { readonly kind: 'given_up' };
+/** What a trial adds to a sync. */
+type OwnInput = 'target' | 'restores' | 'prepareReturn' | 'prove' | 'proof';
 
 /**
  * Judges the newest generation of one stack. Once applied and healthy it is the good one; under the policy `rollback`, one that fails
- * for good, or is not good in time, is given up for the good one before it, and not tried again. What is decided is in the inventory
- * head; the time is counted anew after a restart.
+ * for good, or is not good in time, is given up for the good one before it, and not tried again. So is, whatever the policy, one that has to
+ * be confirmed and is not. What is decided is in the inventory head; the time is counted anew after a restart.
  */
 export class Trial {
   readonly #engine: Engine;
@@ -69,7 +73,9 @@ export class Trial {
     if (!this.#target) return false;
     const { head } = this.#inventory;
     if (!isGivenUp(head, this.#target)) return isSettled(this.#inventory, this.#target);
-    return head.appliedGeneration === head.good?.generation && head.attempt === undefined && sameContent(head, this.#target);
+    if (head.attempt !== undefined || !sameContent(head, this.#target)) return false;
+    if (head.good) return head.appliedGeneration === head.good.generation;
+    return [...this.#inventory.entries.values()].every(({ state }) => state === 'kept' || state === 'deleting');
   }
 
   /** Monotonic time of the next `review`. */
@@ -81,17 +87,33 @@ export class Trial {
   }
 
   /** Applies the target, or the good generation in its place, and judges the target by how that ended. Rejects as `syncStack`. */
-  async sync(input: Omit<SyncInput, 'target' | 'because' | 'proof'>, signal: AbortSignal): Promise<TrialEnd> {
+  async sync(
+    input: Omit<SyncInput, OwnInput> & { readonly prove: (goal: StackTarget) => Promise<Proof> },
+    signal: AbortSignal,
+  ): Promise<SyncEnd> {
     const { goal } = input;
-    const { head } = this.#inventory;
-    const back = !goal.options.paused && isGivenUp(head, goal);
     const target = await this.wanted(goal, signal);
+    const prove = () => input.prove(goal);
+    const prepareReturn =
+      goal === target && goal.options.confirmSeconds > 0 ? () => this.#prepareReturn(goal, signal) : undefined;
+    const restores = goal !== target && this.#inventory.head.failed?.cutOff === true;
     const proof = (applied: StackTarget) =>
       applied === this.#target && this.#health().health === Health.HEALTHY ? asGood(applied) : {};
-    const end = await syncStack({ ...input, target, because: back ? failureOf(head) : '', proof }, signal);
+    const end = await syncStack({ ...input, target, restores, prepareReturn, prove, proof }, signal);
     this.#blameless = end.kind === 'failed' && BLAMELESS.has(end.class);
     const hopeless = end.kind === 'refused' ? end.missing.length === 0 : end.kind === 'failed' && FINAL.has(end.class);
-    if (hopeless && 'message' in end && (await this.#giveUp(end.message, signal))) return { kind: 'given_up' };
+    if (hopeless && 'message' in end && isOnTrial(this.#inventory.head, goal)) {
+      await this.#giveUp(goal, end.message, signal);
+      return { kind: 'given_up' };
+    }
+    if ((end.kind === 'failed' || end.kind === 'refused') && this.#inventory.head.unconfirmed) {
+      const result = await prove(); // some of it is written
+      if (result.kind === 'cut_off') {
+        await this.#giveUp(goal, result.message, signal, true);
+        return { kind: 'given_up' };
+      }
+    }
+    if (end.kind === 'applied' && goal === target) await this.#engine.content.dropWayBack(goal.stackId);
     this.#remember();
     this.noticed(this.#health());
     return end;
@@ -132,7 +154,8 @@ export class Trial {
     if (this.#spentMs < deadlineMs(target)) return 'pending';
     const applied = head.appliedGeneration === target.generation;
     const message = `not ${applied ? 'healthy' : 'applied'} within ${deadlineMs(target) / 1000} s${this.#unready()}`;
-    return (await this.#giveUp(message, signal)) ? 'given_up' : 'pending';
+    await this.#giveUp(target, message, signal);
+    return 'given_up';
   }
 
   /** What has to be applied: the goal, or the good generation in its place. Throws a `ContentUnavailableError`. */
@@ -149,7 +172,7 @@ export class Trial {
   /** The good generation, as a target in place of `goal`. Throws a `ContentUnavailableError`. */
   async #fallback(goal: StackTarget, signal: AbortSignal): Promise<StackTarget> {
     const { good } = this.#inventory.head;
-    if (!good) return goal;
+    if (!good) return nothingOf(goal);
     const { generation, deploymentObjectId, manifestDigest } = good;
     const options = clone(ApplyOptionsSchema, good.options);
     options.approveDeletes = 0; // was for the head it came with
@@ -178,18 +201,30 @@ export class Trial {
     return object ? `: ${statusText({ ...object, message: object.message || object.reason })}` : '';
   }
 
-  async #giveUp(message: string, signal: AbortSignal): Promise<boolean> {
-    const target = this.#target;
-    if (!target || !isOnTrial(this.#inventory.head, target)) return false;
-    const { generation } = target;
-    // Nothing counts as applied: some of the failed generation may be in the cluster.
-    this.#inventory.head = {
-      ...this.#inventory.head,
-      ...{ failed: { generation, message }, refusedGeneration: generation, appliedGeneration: 0n, unjudged: false },
-    };
+  async #giveUp(target: StackTarget, message: string, signal: AbortSignal, cutOff = false): Promise<void> {
+    this.#inventory.head = { ...this.#inventory.head, ...asGivenUp(target, { message, ...(cutOff && { cutOff }) }) };
     await this.#inventory.save(signal);
-    return true;
   }
+
+  /** Has the good generation, and this one, at hand without the broker: what of each is not in the cluster, or not any more soon. */
+  async #prepareReturn(goal: StackTarget, signal: AbortSignal): Promise<void> {
+    const { head, entries } = this.#inventory;
+    const good = head.good && (await this.#fallback(goal, signal));
+    const held = new Set([...entries.values()].filter(({ state }) => state === 'applied').map(({ digest }) => digest));
+    const later = digestsOf(goal, () => true);
+    const digests = [
+      ...digestsOf(goal, (digest) => !held.has(digest)).values(),
+      ...(good ? digestsOf(good, (digest) => !held.has(digest) || !later.has(digest)).values() : []),
+    ];
+    await this.#engine.content.keepWayBack({ goal, good }, [...new Set(digests)], signal);
+  }
+}
+
+/** Digests of the sources of those objects whose digest, as the inventory has it, is wanted; by that digest. */
+function digestsOf({ manifest }: StackTarget, isWanted: (digest: string) => boolean): ReadonlyMap<string, string> {
+  if (isOpaque(manifest)) return new Map([['', manifest.opaqueSourceDigest]]);
+  const pairs = manifest.map(({ objectDigest, sourceDigest }) => [shortDigest(objectDigest), sourceDigest] as const);
+  return new Map(pairs.filter(([digest]) => isWanted(digest)));
 }
 
 function deadlineMs({ options }: StackTarget): number {

@@ -9,7 +9,7 @@ import type { HealthCount } from '../health/health.ts';
 import type { Inventory } from '../inventory/inventory.ts';
 import { awaitingApproval } from '../prune/prune.ts';
 import { terminatingStatus } from '../prune/terminating.ts';
-import { failureOf } from './good-generation.ts';
+import { failureOf, returnOf } from './good-generation.ts';
 import { Since } from './since.ts';
 import type { StackTarget } from './target.ts';
 
@@ -43,7 +43,7 @@ export class StackView {
     this.#engine = engine;
     this.#inventory = inventory;
     this.#phase = restoredPhase(inventory);
-    this.#message = failureOf(inventory.head);
+    this.#message = returnOf(inventory.head);
     this.#sinceMs = engine.clock.now();
     this.#phaseAt = engine.clock.monotonic();
   }
@@ -115,8 +115,9 @@ export class StackView {
   /** What has to be applied is: the target, or the good generation in its place. */
   applied(message = '', objects: readonly ObjectStatus[] = []): void {
     const { head } = this.#inventory;
-    const because = failureOf(head);
-    const back = because === '' ? [] : [`${because}; ${head.appliedGeneration} is applied again`];
+    const because = returnOf(head);
+    const again = head.appliedGeneration === 0n ? 'nothing was applied before' : `${head.appliedGeneration} is applied again`;
+    const back = because === '' ? [] : [`${because}; ${again}`];
     this.show(because === '' ? Phase.APPLIED : Phase.ROLLED_BACK, [...back, message].filter(Boolean).join('; '), objects);
   }
 

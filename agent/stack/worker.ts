@@ -14,12 +14,14 @@ import { rebuildInventory } from '../inventory/rebuild.ts';
 import { classify, type ErrorClass } from '../kube/errors.ts';
 import { manifestHas } from '../prune/handover.ts';
 import { Terminating } from '../prune/terminating.ts';
+import { type Proof, proveReach } from './confirmation.ts';
 import type { WorkerEvents } from './events.ts';
 import { FinishedJobs } from './finished-jobs.ts';
 import { compareTarget, type Goal, isStale, unfinishedRemoval } from './goal.ts';
 import { leaveStack } from './leave.ts';
+import type { SyncEnd } from './sync-input.ts';
 import type { StackTarget, StackTombstone } from './target.ts';
-import { Trial, type TrialEnd } from './trial.ts';
+import { Trial } from './trial.ts';
 import { Tries } from './tries.ts';
 import { StackView } from './view.ts';
 
@@ -290,7 +292,8 @@ export class StackWorker implements HealthSubject, WatchedStack {
         this.#tries.clear();
         const input = { engine: this.#engine, inventory: this.inventory, goal: goal.target, suspects, stop: job.signal };
         const healthy = (wait: HealthWait) => this.#healthy(wait, job.signal, signal);
-        const end = await this.#trial.sync({ ...input, phase: (phase) => this.#view.show(phase), healthy }, signal);
+        const prove = (target: StackTarget) => this.#prove(target, job.signal, signal);
+        const end = await this.#trial.sync({ ...input, phase: (phase) => this.#view.show(phase), healthy, prove }, signal);
         this.#finished(end, job.signal.aborted);
         if (end.kind !== 'applied') this.#putBack(suspects);
         else if (this.inventory.head.partial) await this.#rebuild(job.signal, signal);
@@ -316,6 +319,13 @@ export class StackWorker implements HealthSubject, WatchedStack {
     );
   }
 
+  /** Holds no place meanwhile. */
+  #prove({ generation, options }: StackTarget, stop: AbortSignal, signal: AbortSignal): Promise<Proof> {
+    this.#view.show(Phase.APPLYING, 'finding out whether the agent was cut off');
+    const input = { generation, seconds: options.confirmSeconds, stop };
+    return this.#events.aside(() => proveReach(this.#engine, input, signal));
+  }
+
   async #takeSuspects(goal: StackTarget, signal: AbortSignal): Promise<ReadonlyMap<string, Suspect>> {
     if (this.#suspectsAt > this.#engine.clock.monotonic()) return new Map();
     return await this.suspects.take(await this.#trial.wanted(goal, signal), signal);
@@ -325,7 +335,7 @@ export class StackWorker implements HealthSubject, WatchedStack {
     this.suspects.putBack(suspects, this.#tries.at);
   }
 
-  #finished(end: TrialEnd, stopped: boolean): void {
+  #finished(end: SyncEnd, stopped: boolean): void {
     switch (end.kind) {
       case 'applied': {
         this.suspects.corrected(end.corrections);
@@ -336,7 +346,8 @@ export class StackWorker implements HealthSubject, WatchedStack {
         this.#dirty = end.again !== undefined || stopped;
         if (end.again !== undefined) this.#tries.kept(end.again);
         const statuses = [...end.kept, ...end.corrections.map(({ status }) => status)];
-        this.#view.applied(end.kept.length > 0 ? `${end.kept.length} objects are kept` : '', statuses);
+        const kept = end.kept.length > 0 ? `${end.kept.length} objects are kept` : '';
+        this.#view.applied([end.proven, kept].filter(Boolean).join('; '), statuses);
         return;
       }
       case 'refused':
@@ -400,6 +411,7 @@ export class StackWorker implements HealthSubject, WatchedStack {
     if (stop.aborted) return false; // a newer target came: the stack stays
     this.#view.show(Phase.PRUNED);
     await this.inventory.removeHead(signal);
+    await this.#engine.content.dropWayBack(this.stackId);
     if (this.#goal.kind !== 'tombstone') return false;
     this.#left = true;
     this.#events.gone();

@@ -1,5 +1,5 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
-import { fromBinary } from '@bufbuild/protobuf';
+import { fromBinary, fromJson } from '@bufbuild/protobuf';
 import type { Timestamp } from '@bufbuild/protobuf/wkt';
 import {
   AgentAcceptance,
@@ -13,6 +13,7 @@ import {
   EventStatus,
   Presence,
 } from '#proto/brokkr/v1/agents_pb.js';
+import { ClusterNetworkSchema } from '#proto/brokkr/v1/network_pb.js';
 import { StackStatusSchema } from '#proto/brokkr/v1/sync_pb.js';
 import type { RegistrationRow } from '../generators/registrations.ts';
 import { toTimestamp } from '../stacks/rows.ts';
@@ -80,6 +81,7 @@ export function toAgent(row: AgentRow, heartbeatIntervalMs: number): MessageInit
     clusterUid: row.cluster_uid ?? undefined,
     transport: row.transport ?? undefined,
     capabilities: { ...row.capabilities },
+    network: row.network === null ? undefined : fromJson(ClusterNetworkSchema, row.network, { ignoreUnknownFields: true }),
   };
 }
 

@@ -1,3 +1,4 @@
+import type { JsonValue } from '@bufbuild/protobuf';
 import { type EntityManager, LockMode } from '@mikro-orm/postgresql';
 import { BrokkrError } from '#lib/errors.ts';
 import type { Page } from '../api/page.ts';
@@ -25,6 +26,8 @@ export interface AgentRow {
   readonly cluster_uid: string | null;
   /** Empty in lists: it is long. */
   readonly capabilities: Readonly<Record<string, string>>;
+  /** A `ClusterNetwork` as JSON; null in lists, too. */
+  readonly network: JsonValue;
   /** Of its open session. */
   readonly transport: string | null;
   readonly version: number;
@@ -33,16 +36,17 @@ export interface AgentRow {
   readonly deleted_at: string | null;
 }
 
-const selectAgent = (capabilities: string) => `select a.id, a.name, a.cluster_name, a.status, a.acceptance,
+const selectAgent = (capabilities: string, network: string) => `select a.id, a.name, a.cluster_name, a.status, a.acceptance,
     greatest(a.last_heartbeat, s.last_seen_at) as heard_at,
     (extract(epoch from now() - greatest(a.last_heartbeat, s.last_seen_at)) * 1000)::float8 as heard_age_ms,
     a.k8s_reachable, a.k8s_api_latency_ms, a.k8s_reported_at, a.agent_version, a.kubernetes_version, a.cluster_uid, ${capabilities} as capabilities,
+    ${network} as network,
     case when s.closed_at is null then s.transport end as transport,
     a.version, a.created_at, a.updated_at, a.deleted_at
   from agent a left join agent_session s on s.agent_id = a.id`;
 
-const SELECT_AGENT = selectAgent('a.capabilities');
-const LIST_AGENTS = selectAgent(`'{}'::jsonb`);
+const SELECT_AGENT = selectAgent('a.capabilities', 'a.network');
+const LIST_AGENTS = selectAgent(`'{}'::jsonb`, 'null::jsonb');
 
 /** A live agent. */
 export async function findAgent(tx: Queryable, id: string): Promise<AgentRow | undefined> {

@@ -1,5 +1,7 @@
+import { toJsonString } from '@bufbuild/protobuf';
 import { createValidator } from '@bufbuild/protovalidate';
 import { BrokkrError } from '#lib/errors.ts';
+import { type ClusterNetwork, ClusterNetworkSchema } from '#proto/brokkr/v1/network_pb.js';
 import {
   type AgentFacts,
   type AgentMessage,
@@ -82,6 +84,13 @@ function assertFacts(field: string, facts: AgentFacts | undefined): void {
   const texts = [facts.kubernetesVersion, ...pairs.flat()];
   if (texts.some((text) => text.includes('\0'))) refuse(field, 'a text has a null character');
   if (texts.some((text) => text.length > MAX_CAPABILITY)) refuse(field, `a text has more than ${MAX_CAPABILITY} characters`);
+  if (facts.network) assertNetwork(`${field}.network`, facts.network);
+}
+
+function assertNetwork(field: string, network: ClusterNetwork): void {
+  const { kind, violations } = validator.validate(ClusterNetworkSchema, network);
+  if (kind !== 'valid') refuse(field, violations?.map(({ message }) => message).join('; ') ?? 'it cannot be checked');
+  if (toJsonString(ClusterNetworkSchema, network).includes('\\u0000')) refuse(field, 'a text has a null character');
 }
 
 function assertBuckets({ buckets, entries }: BucketEntries): void {

@@ -5,7 +5,16 @@ import type { Principal } from '../api/principal.ts';
 import { insertAudit } from '../api/store.ts';
 import type { Database } from '../database.ts';
 import { assertIdentity } from './identity.ts';
-import { type AgentRow, beginSession, findAgents, forkHistory, knowsPosition, lockSession, readBrokerState } from './store.ts';
+import {
+  type AgentRow,
+  beginSession,
+  findAgents,
+  forkHistory,
+  knowsPosition,
+  lockSession,
+  networkText,
+  readBrokerState,
+} from './store.ts';
 
 /** Versions of the protocol this broker speaks. */
 const PROTOCOL_VERSIONS = [1];
@@ -86,7 +95,8 @@ export async function beginEpoch(
     const { installId, clusterUid, processId, agentVersion, facts } = hello;
     const [kubernetesVersion, capabilities] = [facts?.kubernetesVersion ?? '', facts?.capabilities ?? {}];
     const { superseded } = verdict;
-    const process = { installId, clusterUid, processId, superseded, agentVersion, kubernetesVersion, capabilities };
+    const network = networkText(facts?.network);
+    const process = { installId, clusterUid, processId, superseded, agentVersion, kubernetesVersion, capabilities, network };
     return await beginSession(tx, { agentId, keyId, replicaId, transport, ...process });
   });
   if (result instanceof BrokkrError) throw result;

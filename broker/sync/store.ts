@@ -1,3 +1,6 @@
+import { toJsonString } from '@bufbuild/protobuf';
+import { type ClusterNetwork, ClusterNetworkSchema } from '#proto/brokkr/v1/network_pb.js';
+import type { AgentFacts } from '#proto/brokkr/v1/sync_pb.js';
 import type { Database, Queryable } from '../database.ts';
 
 /** A position in the change log. */
@@ -159,6 +162,8 @@ export interface NewSession {
   readonly agentVersion: string;
   readonly kubernetesVersion: string;
   readonly capabilities: Readonly<Record<string, string>>;
+  /** See `networkText`. */
+  readonly network: string | null;
 }
 
 /** Begins a session under the next epoch, which it returns. Call under `lockSession`. */
@@ -179,8 +184,16 @@ export async function beginSession(tx: Queryable, session: NewSession): Promise<
     ],
   );
   await tx.query(
-    `update agent set last_heartbeat = now(), cluster_uid = $2, cluster_seen_at = now(), agent_version = $3, kubernetes_version = $4, capabilities = $5 where id = $1`,
-    [session.agentId, session.clusterUid, session.agentVersion, session.kubernetesVersion, JSON.stringify(session.capabilities)],
+    `update agent set last_heartbeat = now(), cluster_uid = $2, cluster_seen_at = now(), agent_version = $3, kubernetes_version = $4, capabilities = $5,
+       network = coalesce($6::jsonb, network) where id = $1`,
+    [
+      session.agentId,
+      session.clusterUid,
+      session.agentVersion,
+      session.kubernetesVersion,
+      JSON.stringify(session.capabilities),
+      session.network,
+    ],
   );
   if (!row) throw new Error('no session row to begin');
   return BigInt(row.epoch);
@@ -190,21 +203,24 @@ export async function beginSession(tx: Queryable, session: NewSession): Promise<
 export async function updateFacts(
   tx: Queryable,
   { agentId, epoch }: { readonly agentId: string; readonly epoch: bigint },
-  {
-    kubernetesVersion,
-    capabilities,
-  }: { readonly kubernetesVersion: string; readonly capabilities: Readonly<Record<string, string>> },
+  { kubernetesVersion, capabilities, network }: AgentFacts,
 ): Promise<boolean> {
   const rows = await tx.query(
     `with changed as (
-       update agent a set kubernetes_version = $3, capabilities = $4 from agent_session s
-       where a.id = $1 and s.agent_id = a.id and s.epoch = $2 and (a.kubernetes_version, a.capabilities) is distinct from ($3, $4::jsonb)
+       update agent a set kubernetes_version = $3, capabilities = $4, network = coalesce($5::jsonb, network) from agent_session s
+       where a.id = $1 and s.agent_id = a.id and s.epoch = $2
+         and (a.kubernetes_version, a.capabilities, a.network) is distinct from ($3, $4::jsonb, coalesce($5::jsonb, a.network))
        returning a.id
      )
      insert into change_log (kind, agent_id) select 'agent', id from changed returning seq`,
-    [agentId, epoch.toString(), kubernetesVersion, JSON.stringify(capabilities)],
+    [agentId, epoch.toString(), kubernetesVersion, JSON.stringify(capabilities), networkText(network)],
   );
   return rows.length > 0;
+}
+
+/** The network of a cluster as it is stored; null when the agent has not told it. */
+export function networkText(network: ClusterNetwork | undefined): string | null {
+  return network ? toJsonString(ClusterNetworkSchema, network) : null;
 }
 
 /** Marks sessions as over, unless a newer epoch has begun. */

@@ -6,7 +6,7 @@ import { expect } from 'vitest';
  */
 const SHAPES = {
   Agent: `cluster_name str, created_at time, deleted_at? time, id uuid, k8s_api_latency_ms? int, k8s_reachable? bool, k8s_reported_at? time, last_heartbeat? time, name str, status str, updated_at time
-    + acceptance? str, presence? str, agent_version? str, kubernetes_version? str, cluster_uid? str, transport? str, capabilities any`,
+    + acceptance? str, presence? str, agent_version? str, kubernetes_version? str, cluster_uid? str, transport? str, capabilities any, network? any`,
   AgentAnnotation: 'agent_id uuid, id uuid, key str, value str',
   AgentEvent: `agent_id uuid, created_at time, deleted_at? time, deployment_object_id uuid, event_type str, id uuid, message? str, status str, updated_at time
     + stack_id? uuid, generation? int, attempt_id? str, duration_ms? int, objects list, occurred_at? time`,

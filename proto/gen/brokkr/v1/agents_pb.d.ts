@@ -7,6 +7,7 @@
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import type { ClusterNetwork } from "./network_pb.js";
 import type { Health, ObjectStatus } from "./content_pb.js";
 import type { DeploymentObject, HealthSummary, Stack } from "./stacks_pb.js";
 
@@ -146,6 +147,13 @@ export declare type Agent = Message<"brokkr.v1.Agent"> & {
    * @generated from field: map<string, string> capabilities = 18;
    */
   capabilities: { [key: string]: string };
+
+  /**
+   * What it found out about the network of its cluster. Not set in lists.
+   *
+   * @generated from field: optional brokkr.v1.ClusterNetwork network = 19;
+   */
+  network?: ClusterNetwork | undefined;
 };
 
 /**

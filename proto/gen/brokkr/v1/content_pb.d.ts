@@ -469,6 +469,14 @@ export declare type ApplyOptions = Message<"brokkr.v1.ApplyOptions"> & {
    * @generated from field: uint32 failure_deadline_seconds = 18;
    */
   failureDeadlineSeconds: number;
+
+  /**
+   * Seconds in which an agent has to prove, after it applied a changed generation, that it still reaches the broker, the API server
+   * and DNS; otherwise it goes back by itself to what was good before, whatever on_failure says. 1 to 600; 0 asks for no proof.
+   *
+   * @generated from field: uint32 confirm_seconds = 19;
+   */
+  confirmSeconds: number;
 };
 
 /**

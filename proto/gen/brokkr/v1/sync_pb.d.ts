@@ -9,6 +9,7 @@
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import type { ClusterNetwork } from "./network_pb.js";
 import type { ApplyOptions, DeletionPolicy, Health, Manifest, ManifestDelta, ObjectStatus, Phase } from "./content_pb.js";
 import type { ExplainQuery, Explanation } from "./explain_pb.js";
 
@@ -445,6 +446,13 @@ export declare type AgentFacts = Message<"brokkr.v1.AgentFacts"> & {
    * @generated from field: map<string, string> capabilities = 3;
    */
   capabilities: { [key: string]: string };
+
+  /**
+   * What the network is like; unset until the agent looked.
+   *
+   * @generated from field: brokkr.v1.ClusterNetwork network = 4;
+   */
+  network?: ClusterNetwork | undefined;
 };
 
 /**
