@@ -18,7 +18,7 @@ export default defineConfig({
     exclude: ['test/system/**', 'test/bench/**', '**/node_modules/**', 'hack/lint/**'],
     globalSetup,
     pool: 'forks', // real processes, signals and exit codes
-    maxWorkers: 4, // two a core of the smallest machine we test on: most files wait most of the time
+    maxWorkers: 3, // most files wait most of the time
     sequence: { sequencer: LongestFirst },
     testTimeout: 60_000,
     expect: { poll: { timeout: 20_000 } }, // for busy machines; a condition that holds costs nothing

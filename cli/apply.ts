@@ -7,7 +7,7 @@ import { type GateOptions, gateOf } from './gate.ts';
 import { type Manifests, placeText, readManifests } from './manifests.ts';
 import { problemLine, withPlaces } from './problems.ts';
 import { readSelector } from './selector.ts';
-import { agentText, enumText, heldText, objectText } from './show.ts';
+import { agentText, counted, enumText, heldText, objectText } from './show.ts';
 import { readOptions } from './stack-options.ts';
 import { progressText } from './status.ts';
 import { untilHealthy, type WaitEnd } from './wait.ts';
@@ -24,6 +24,7 @@ export interface ApplyOptions extends GateOptions {
   /** A file with the options of the stack, and single ones; left alone when neither is given. */
   readonly options?: string;
   readonly option?: Readonly<Record<string, string>>;
+  readonly confirmSeconds?: number;
   /** File, or `none`. */
   readonly selector?: string;
   readonly wait?: boolean;
@@ -88,10 +89,6 @@ function resultLines({ stack, result, changes, targetedAgents, deploymentObject 
   const more = lines.length > MAX_CHANGES ? [`  and ${lines.length - MAX_CHANGES} more`] : [];
   const title = `stack ${stack?.name ?? ''} ${RESULTS[result] ?? result}${suffix}: ${facts.join(', ')}`;
   return [title, ...lines.slice(0, MAX_CHANGES), ...more];
-}
-
-function counted(count: number, noun: string): string {
-  return `${count} ${noun}${count === 1 ? '' : 's'}`;
 }
 
 /** The head that is waited for. */

@@ -54,10 +54,17 @@ function optionValues(program: Command): OptionValues {
   const all = [program, ...descendants(program)].flatMap(({ options }) => options);
   const names = ({ short, long }: Option) => [short, long].filter((name) => name !== undefined);
   const files = all.filter(({ long }) => long !== undefined && FILE_OPTIONS.has(long)).flatMap(names);
-  const choices = new Map(all.filter(({ argChoices }) => argChoices).map((option) => [option.long, option]));
+  const choices = Map.groupBy(
+    all.filter(({ argChoices }) => argChoices),
+    ({ long }) => long,
+  );
   return {
     files: [...new Set(files)],
-    choices: [...choices.values()].map((option) => ({ names: names(option), values: option.argChoices ?? [] })),
+    // what any command takes for an option of this name
+    choices: [...choices.values()].map((options) => ({
+      names: [...new Set(options.flatMap(names))],
+      values: [...new Set(options.flatMap(({ argChoices = [] }) => argChoices))],
+    })),
   };
 }
 

@@ -42,7 +42,7 @@ export async function diff(cli: Cli, options: DiffOptions, stdin: NodeJS.Readabl
 }
 
 /** The text of the stack's head; empty for a stack that does not exist or holds nothing. */
-async function publishedText(client: Client, name: string, signal: AbortSignal): Promise<string> {
+export async function publishedText(client: Client, name: string, signal: AbortSignal): Promise<string> {
   try {
     const stack = await getStack(client, name, signal);
     if (!stack.deploymentObjectId) return '';

@@ -34,12 +34,14 @@ export interface ManifestSource {
   /** Folders with all that is below. */
   readonly recursive: boolean;
   readonly stdin: NodeJS.ReadableStream;
+  /** Texts that come before what is read, such as those that were made rather than written. */
+  readonly before?: readonly { readonly path: string; readonly text: string }[];
 }
 
 /** Reads and joins files. Throws when one cannot be read, when a folder holds none, or beyond 64 MiB. */
-export async function readManifests({ paths, recursive, stdin }: ManifestSource): Promise<Manifests> {
+export async function readManifests({ paths, recursive, stdin, before = [] }: ManifestSource): Promise<Manifests> {
   if (paths.filter((path) => path === '-').length > 1) throw usageError('-f - can be given once');
-  const files: { path: string; text: string }[] = [];
+  const files = [...before];
   let bytes = 0;
   for (const path of paths) {
     for (const file of path === '-' ? ['-'] : await filesOf(path, recursive)) {

@@ -1,12 +1,14 @@
 import { Argument, Command, Option } from 'commander';
 import type { Cli } from './cli.ts';
 import type { ExitCode } from './failure.ts';
+import { addFlows } from './flows.ts';
 import { collectWindows } from './gate.ts';
 import { KINDS } from './kinds.ts';
 import {
   addFileOptions,
   collect,
   collectPairs,
+  confirmOption,
   durationOption,
   limitOption,
   outputOption,
@@ -46,6 +48,7 @@ export function createProgram({ run, version }: ProgramOptions): Command {
   addCreating(program, run);
   addTargeting(program, run);
   addKeys(program, run);
+  addFlows(program, run);
   addRest(program, run, version);
   return program;
 }
@@ -71,6 +74,7 @@ function addPublishing(program: Command, run: Runner): void {
     .option('--agent <agent>', 'direct assignments, exactly these (repeatable)', collect)
     .option('--options <file>', 'options of the stack, exactly these: YAML or JSON, see options.md')
     .option('--option <name=value>', 'an option beside those of the file (repeatable)', collectPairs)
+    .addOption(confirmOption())
     .option('--selector <file>', 'selector of the stack, YAML or JSON; none takes it away')
     .option('--not-before <time>', 'agents get this content at this moment at the earliest (RFC 3339)')
     .option('--window <window>', 'agents get it only then: [DAYS] HH:MM DURATION [ZONE] (repeatable)', collectWindows)

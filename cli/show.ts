@@ -61,3 +61,8 @@ export function objectText(object: Pick<ObjectStatus, 'group' | 'kind' | 'namesp
   const { group, kind, namespace, name } = object;
   return `${kind}${group === '' ? '' : `.${group}`} ${namespace === '' ? '' : `${namespace}/`}${name}`;
 }
+
+/** A number of things: `1 agent`, `2 agents`. */
+export function counted(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? '' : 's'}`;
+}
