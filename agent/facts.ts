@@ -9,8 +9,10 @@ import { discoverNetwork } from './network-facts.ts';
 
 /** Time between two looks at the API server. */
 const LOOK_MS = 15_000;
-/** The version of a server that was upgraded, and a network that changed, are told after this long. */
-const OLD_MS = 10 * 60_000;
+/** The version of a server that was upgraded is told after this long. */
+const VERSION_AGE_MS = 10 * 60_000;
+/** A network that changed: it hardly ever does, and a look at it costs six lists. */
+const NETWORK_AGE_MS = 60 * 60_000;
 
 /** Facts that do not change while the process runs. */
 export interface FactsOptions {
@@ -71,12 +73,13 @@ export class ClusterFacts implements Task {
     this.#seen = { reachable, latencyMs: clock.monotonic() - started };
     if (!reachable) return;
     try {
-      if (this.#version === '' || started - this.#versionAtMs > OLD_MS) {
+      if (this.#version === '' || started - this.#versionAtMs > VERSION_AGE_MS) {
         this.#version = await kube.version(signal);
         this.#versionAtMs = started;
       }
       const { resources } = await kube.resources.all(signal); // asks the server every 10 minutes and after a kind was missing
-      if (this.#network === undefined || started - this.#networkAtMs > OLD_MS) {
+      const isOld = this.#network === undefined || started - this.#networkAtMs > NETWORK_AGE_MS;
+      if (this.#options.clusterWide && isOld) {
         this.#networkAtMs = started;
         this.#network = await discoverNetwork(kube, new Set(resources.map(({ group }) => group)), signal);
       }

@@ -65,12 +65,13 @@ export async function resolveConnection(
       signal.throwIfAborted();
       const reason = error instanceof BrokkrError ? (error.details?.reason as ConnectFailure) : undefined;
       const waitMs = backoffMs(attempt, { baseMs: 250, capMs: 3_000 }, deps.random) + 50;
-      if (!reason || !CURABLE.has(reason) || deps.clock.monotonic() + waitMs > until) throw error;
+      const leftMs = until - deps.clock.monotonic();
+      if (!reason || !CURABLE.has(reason) || leftMs <= 0) throw error;
       deps.log.warn(
         { endpoint: endpointText(target), reason, error: (error as Error).message },
         'the database cannot be reached yet, trying again',
       );
-      await deps.clock.sleep(waitMs, signal);
+      await deps.clock.sleep(Math.min(waitMs, leftMs), signal); // the last try is made when the time is over
     }
   }
 }

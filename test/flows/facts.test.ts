@@ -67,7 +67,7 @@ it('an agent that may not look tells what it could not find out, and works', asy
   });
   const kubeconfigPath = `${await temporaryDirectory()}/kubeconfig`;
   await writeKubeconfig(kubeconfigPath, { server: rig.kube.url, caData: rig.kube.caData, token, namespace: agent.namespace });
-  await rig.start(agent, { kubeconfigPath, env: { BROKKR__AGENT__WATCH_NAMESPACE: agent.namespace } });
+  await rig.start(agent, { kubeconfigPath });
   const network = await networkOf(agent.id);
   expect(network.pod_cidrs).toEqual([]);
   expect(network.unknown).toEqual(
