@@ -197,7 +197,9 @@ describe('the one port', () => {
 describe('the end of the server', () => {
   it('finishes requests in flight, refuses new connections, and closes idle ones', async () => {
     const { promise: release, resolve } = Promise.withResolvers<void>();
+    let begun = 0;
     const slow = async (_request: unknown, response: { end(text: string): unknown }) => {
+      begun += 1;
       await release;
       response.end('done');
     };
@@ -205,6 +207,7 @@ describe('the end of the server', () => {
     const idle = talk(port.address, (socket) => void socket.write('GET /idle HTTP/1.1\r\nhost: x\r\n\r\n'));
     const inFlight = [curl(port.address, '/slow'), curl(port.address, '/slow', '--http2-prior-knowledge')];
     await expect.poll(() => port.server.counts().connections).toBe(3);
+    await expect.poll(() => begun).toBe(2); // a connection whose request is on its way is idle still
     const stopped = port.stop();
     expect(await idle).toContain('404');
     await expect(curl(port.address, '/slow')).rejects.toThrow();
