@@ -91,7 +91,7 @@ function addClusterOptions(command: Command): Command {
         'external-only',
       ]),
     )
-    .option('--pod-cidr <cidr>', 'where pods without a known address are (repeatable); default: any private address', collect)
+    .option('--pod-cidr <cidr>', 'where pods without a known address are (repeatable); default: 10.244.0.0/16', collect)
     .addOption(new Option('-o, --output <format>', 'for people, or as data').choices(['table', 'json']).default('table'));
 }
 

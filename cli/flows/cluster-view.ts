@@ -1,8 +1,8 @@
 import type { Place } from '#flows/evaluate/cluster.ts';
 import { createEvaluator, type Evaluator, ipBlockModeOf } from '#flows/evaluate/evaluator.ts';
-import { ASSUMED_POD_CIDRS } from '#flows/evaluate/policy-index.ts';
 import { readCluster } from '#flows/evaluate/read-cluster.ts';
 import type { IpBlockMode } from '#flows/evaluate/rules.ts';
+import { ASSUMED_POD_CIDRS } from '#flows/model/facts.ts';
 import type { Facts } from '#flows/model/model.ts';
 import { parseCidr } from '#flows/sets/addresses.ts';
 import { HARD_LIMITS, parseStream } from '#lib/yaml.ts';

@@ -1,9 +1,10 @@
+import { ASSUMED_POD_CIDRS } from '#flows/model/facts.ts';
 import type { Facts } from '#flows/model/model.ts';
 import { ConnectionTable } from '#flows/sets/connection-table.ts';
 import type { Cluster } from './cluster.ts';
 import { type ConnectionsBetween, createConnectionsBetween } from './connections-between.ts';
 import { createEndpointFinder, type EndpointFinder } from './endpoint.ts';
-import { ASSUMED_POD_CIDRS, createPolicyIndex, type PolicyIndex } from './policy-index.ts';
+import { createPolicyIndex, type PolicyIndex } from './policy-index.ts';
 import type { IpBlockMode } from './rules.ts';
 import { type Cell, type CellVerdict, judgeCell } from './verdict.ts';
 
@@ -11,7 +12,7 @@ import { type Cell, type CellVerdict, judgeCell } from './verdict.ts';
 export interface EvaluatorOptions {
   /** How the CNI reads `ipBlock`; see `ipBlockModeOf`. */
   readonly ipBlockMode: IpBlockMode;
-  /** Where pods without a known address are; default: any private or unique local address. */
+  /** Where pods without a known address are; default: as facts assume. */
   readonly podCIDRs?: readonly string[];
 }
 

@@ -5,9 +5,6 @@ import { adminPolicyRules, foreignPolicyRules } from './admin-rules.ts';
 import type { AdminPolicy, Cluster, Pod } from './cluster.ts';
 import { networkPolicyRules, type Policy } from './rules.ts';
 
-/** Where pods without a known address are taken to be: private addresses (RFC 1918) and unique local ones (RFC 4193). */
-export const ASSUMED_POD_CIDRS: readonly string[] = ['10.0.0.0/8', '172.16.0.0/12', '192.168.0.0/16', 'fc00::/7'];
-
 /** The policies that act on a pod in one direction, in the order in which they are asked. */
 export interface ActingPolicies {
   readonly foreign: readonly Policy[];

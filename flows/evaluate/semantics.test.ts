@@ -93,7 +93,8 @@ describe('verdicts', () => {
         egress: [{ to: [{ ipBlock: { cidr, except } }] }],
       });
     const pods = [pod('web'), pod('db')];
-    expect(ask([...pods, to('10.1.0.0/16')], 'shop/web shop/db TCP 80')).toBe('undecidable by cni');
+    expect(ask([...pods, to('10.244.7.0/24')], 'shop/web shop/db TCP 80')).toBe('undecidable by cni');
+    expect(ask([...pods, to('10.1.0.0/16')], 'shop/web shop/db TCP 80')).toBe('denied');
     expect(ask([...pods, to('0.0.0.0/0')], 'shop/web shop/db TCP 80')).toBe('allowed by cni');
     expect(ask([...pods, to('0.0.0.0/0', '10.0.0.0/8', '172.16.0.0/12', '192.168.0.0/16')], 'shop/web shop/db TCP 80')).toBe(
       'denied',

@@ -14,13 +14,16 @@ export interface PartialFacts extends Partial<Omit<Facts, 'apiServer' | 'dns' | 
   readonly dns?: Partial<Facts['dns']>;
 }
 
+/** Where pods are assumed to be: kubeadm's example and the default of many network plugins. */
+export const ASSUMED_POD_CIDRS: readonly string[] = ['10.244.0.0/16'];
+
 /**
  * What is assumed without better: kubeadm's ranges and ports, the labels that kube-dns and CoreDNS have in every distribution, and the
  * metadata address of the large clouds. Node ranges and the API server's own addresses cannot be guessed.
  */
 const ASSUMED: Omit<Facts, 'sources'> = {
   cni: 'generic',
-  podCIDRs: ['10.244.0.0/16'],
+  podCIDRs: ASSUMED_POD_CIDRS,
   serviceCIDRs: ['10.96.0.0/12'],
   nodeCIDRs: [],
   apiServer: { serviceIP: '10.96.0.1', endpoints: [], ports: [443, 6443] },
