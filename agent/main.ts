@@ -11,9 +11,10 @@ import { createAgent } from './agent.ts';
 import { AGENT_SETTINGS, type AgentConfig, checkAgentConfig } from './config.ts';
 import { openDataDir } from './data-dir.ts';
 
-const USAGE = `usage: brokkr-agent start
+const USAGE = `usage: brokkr-agent start | check
 
-Keeps the stacks of one cluster as the broker wants them. Settings: docs/reference/agent-settings.md.
+start: keeps the stacks of one cluster as the broker wants them. Settings: docs/reference/agent-settings.md.
+check: looks whether something can be reached from here; brokkr-agent check --help.
 `;
 /** Threads for YAML work: the rest of the machine belongs to others. */
 const MAX_THREADS = 4;
@@ -25,13 +26,18 @@ async function main(args: readonly string[]): Promise<void> {
     process.stdout.write(`${manifest.version}\n`);
     return;
   }
-  if (args.length > 0 && args[0] !== 'start') {
+  if (args.length > 0 && args[0] !== 'start' && args[0] !== 'check') {
     process.stderr.write(USAGE);
     process.exitCode = 2;
     return;
   }
   let log = createLog('agent', { level: 'info' });
   try {
+    if (args[0] === 'check') {
+      const { runAgentCheck } = await import('./check.ts');
+      process.exitCode = await runAgentCheck(args.slice(1), process.env, Math.random, stopSignal());
+      return;
+    }
     const config = loadConfig(AGENT_SETTINGS, { env: process.env });
     log = createLog('agent', config.log);
     const warning = checkAgentConfig(config);

@@ -20,11 +20,11 @@ describe('start-up failures', () => {
     await expect(open('postgresql://u@127.0.0.1:1/x')).rejects.toMatchObject({
       code: 'database_unavailable',
       message: expect.stringContaining('127.0.0.1:1'),
-      details: { reason: 'refused' },
+      details: { reason: 'refused', next: expect.stringContaining('compare the port') },
     });
     await expect(open('postgresql://u@no-such-host.invalid/x')).rejects.toMatchObject({
       message: expect.stringContaining('no-such-host.invalid:5432'),
-      details: { reason: 'dns' },
+      details: { reason: expect.stringMatching(/^(nxdomain|dns)$/) }, // what it is depends on the machine having a DNS server
     });
   });
 

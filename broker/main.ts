@@ -3,7 +3,7 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { systemClock } from '#lib/clock.ts';
 import { ConfigError } from '#lib/config.ts';
-import { errorText } from '#lib/errors.ts';
+import { BrokkrError, errorText } from '#lib/errors.ts';
 import { createLog, type Logger } from '#lib/log.ts';
 import { mintKey } from '#lib/pak.ts';
 import { runTasks, stopSignal, type Task } from '#lib/run.ts';
@@ -18,9 +18,10 @@ import { migrate } from './migrate.ts';
 import { dataDirProblem, type EmbeddedPostgres, openEmbeddedPostgres } from './postgres/supervisor.ts';
 import { StackEntity } from './stacks/entities.ts';
 
-const USAGE = `usage: brokkr-broker serve
+const USAGE = `usage: brokkr-broker serve | check
 
-Serves the API on one port (BROKKR__BROKER__LISTEN, default 0.0.0.0:3000). Settings: docs/reference/broker-settings.md.
+serve: serves the API on one port (BROKKR__BROKER__LISTEN, default 0.0.0.0:3000). Settings: docs/reference/broker-settings.md.
+check: looks whether something can be reached from here; brokkr-broker check --help.
 `;
 
 await main(process.argv.slice(2));
@@ -30,19 +31,24 @@ async function main(args: readonly string[]): Promise<void> {
     process.stdout.write(`${manifest.version}\n`);
     return;
   }
-  if (args.length > 0 && args[0] !== 'serve') {
+  if (args.length > 0 && args[0] !== 'serve' && args[0] !== 'check') {
     process.stderr.write(USAGE);
     process.exitCode = 2;
     return;
   }
   let log = createLog('broker', { level: 'info' });
   try {
+    if (args[0] === 'check') {
+      const { runBrokerCheck } = await import('./check.ts');
+      process.exitCode = await runBrokerCheck(args.slice(1), process.env, stopSignal());
+      return;
+    }
     const config = loadBrokerConfig(process.env);
     log = createLog('broker', config.log);
     await serve(config, log, stopSignal());
   } catch (error) {
     if (error instanceof ConfigError) process.stderr.write(`${error.message}\n`);
-    else log.fatal({ error: errorText(error) }, 'broker stopped');
+    else log.fatal({ error: errorText(error), ...(error instanceof BrokkrError && error.details) }, 'broker stopped');
     process.exitCode = 1;
   }
 }

@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
-import { getCACertificates } from 'node:tls';
+import { trustedAuthorities } from '#lib/authorities.ts';
 import { BrokkrError, errorText } from '#lib/errors.ts';
+import { certificateProblem } from '#lib/reach-failure.ts';
 import { proxyFromEnv } from '../kube/proxy.ts';
 
 /** Where the broker is and how to reach it. Made anew for every connection, so that rotated files are seen. */
@@ -37,7 +38,7 @@ export async function readEndpoint(
   return {
     url,
     pak,
-    ca: url.protocol === 'https:' ? await trusted(options.caFile) : undefined,
+    ca: url.protocol === 'https:' ? await trustedAuthorities(options.caFile) : undefined,
     proxy: proxyFromEnv(url.href, env),
   };
 }
@@ -45,15 +46,6 @@ export async function readEndpoint(
 /** Host and port as a dial target. */
 export function hostPort(url: URL): string {
   return `${url.hostname}:${url.port || (url.protocol === 'https:' ? '443' : '80')}`;
-}
-
-async function trusted(caFile: string | undefined): Promise<readonly string[]> {
-  const own = caFile ? [await readText(caFile, 'the ca file')] : [];
-  if (own[0] !== undefined && !own[0].includes('-----BEGIN CERTIFICATE-----')) {
-    throw new BrokkrError('invalid_request', `${caFile} holds no certificate in PEM form`);
-  }
-  // Mozilla's list, NODE_EXTRA_CA_CERTS and the machine's own store
-  return [...new Set([...own, ...getCACertificates('default'), ...getCACertificates('system')])];
 }
 
 async function readText(path: string, what: string): Promise<string> {
@@ -76,37 +68,20 @@ export class CertificateError extends Error {
   }
 }
 
-const UNKNOWN_ISSUER =
-  'the broker certificate is signed by an authority this agent does not trust: set ca_file to its certificate';
-
-/** Codes of failed verifications (OpenSSL X509_V_ERR_*, Node.js documentation "X509 certificate error codes"). */
-const CERTIFICATE_CODES: Readonly<Record<string, string>> = {
-  DEPTH_ZERO_SELF_SIGNED_CERT: 'the broker certificate is self-signed: set ca_file to that certificate to trust it',
-  SELF_SIGNED_CERT_IN_CHAIN:
-    'the broker certificate chain ends in a self-signed authority this agent does not trust: set ca_file to it',
-  UNABLE_TO_VERIFY_LEAF_SIGNATURE: UNKNOWN_ISSUER,
-  UNABLE_TO_GET_ISSUER_CERT: UNKNOWN_ISSUER,
-  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: UNKNOWN_ISSUER,
-  CERT_HAS_EXPIRED: 'the broker certificate has expired',
-  CERT_NOT_YET_VALID: 'the broker certificate is not valid yet: compare the clocks',
-  CERT_REVOKED: 'the broker certificate is revoked',
-  CERT_SIGNATURE_FAILURE: 'the signature of the broker certificate is wrong',
-  CERT_CHAIN_TOO_LONG: 'the broker certificate chain is too long',
-  INVALID_CA: 'a certificate in the broker chain may not sign others',
-  INVALID_PURPOSE: 'the broker certificate is not meant for servers',
-  HOSTNAME_MISMATCH: 'the broker certificate is for another host',
-  ERR_TLS_CERT_ALTNAME_INVALID: 'the broker certificate is for another host',
-  ERR_SSL_WRONG_VERSION_NUMBER: 'the broker does not speak TLS on this port: use http:// or another port',
-};
+/** A server that speaks no TLS is refused like one that is not trusted: the agent never goes on without. */
+const NO_TLS = 'ERR_SSL_WRONG_VERSION_NUMBER';
 
 /** The certificate failure behind an error, with its causes searched. */
 export function certificateError(error: unknown): CertificateError | undefined {
   for (let cause: unknown = error; cause instanceof Error; cause = cause.cause) {
     const code = 'code' in cause ? String(cause.code) : '';
-    const meaning = CERTIFICATE_CODES[code];
-    if (!meaning) continue;
+    if (code === NO_TLS) {
+      return new CertificateError(code, 'the broker does not speak TLS on this port: use http:// or another port', error);
+    }
+    const found = certificateProblem(code);
+    if (!found) continue;
     const detail = code === 'ERR_TLS_CERT_ALTNAME_INVALID' && 'reason' in cause ? ` (${String(cause.reason)})` : '';
-    return new CertificateError(code, `${meaning}${detail}`, error);
+    return new CertificateError(code, `the broker certificate ${found.problem}${detail}: ${found.next}`, error);
   }
   return undefined;
 }

@@ -27,7 +27,15 @@ interface Deps {
 }
 
 /** Failures that time can cure: the server may be starting, or its address not published yet. */
-const CURABLE: ReadonlySet<ConnectFailure> = new Set(['dns', 'refused', 'timeout', 'unavailable']);
+const CURABLE: ReadonlySet<ConnectFailure> = new Set([
+  'nxdomain',
+  'dns',
+  'refused',
+  'unreachable',
+  'timeout',
+  'reset',
+  'unavailable',
+]);
 /** `NULLS NOT DISTINCT` appeared in 15. */
 const MINIMUM_VERSION = 15;
 const IDLE_IN_TRANSACTION_MS = 60_000;
@@ -60,7 +68,8 @@ export async function resolveConnection(
   for (let attempt = 0; ; attempt++) {
     signal.throwIfAborted();
     try {
-      return await tryEach(target, session, settings, signal);
+      const prepare = (client: pg.Client) => prepareServer(client, target, session.schema);
+      return (await tryEach(target, session, settings, prepare, signal)).config;
     } catch (error) {
       signal.throwIfAborted();
       const reason = error instanceof BrokkrError ? (error.details?.reason as ConnectFailure) : undefined;
@@ -76,12 +85,29 @@ export async function resolveConnection(
   }
 }
 
-async function tryEach(
+/** Logs in once and changes nothing. Returns what the server said of itself, or rejects as `resolveConnection` does. */
+export async function tryConnection(target: ConnectionTarget, session: SessionOptions, signal: AbortSignal): Promise<string> {
+  const inspect = async (client: pg.Client) => {
+    const { version, creatable } = await inspectServer(client, target, session.schema);
+    if (creatable === false)
+      throw connectError(
+        'schema',
+        target,
+        new Error(`user ${target.user} may not create schema ${session.schema}, which is missing`),
+      );
+    return version;
+  };
+  const { config, value } = await tryEach(target, session, await tlsSettings(target), inspect, signal);
+  return `PostgreSQL ${value} ${config.ssl ? 'with' : 'without'} TLS`;
+}
+
+async function tryEach<T>(
   target: ConnectionTarget,
   session: SessionOptions,
   settings: readonly TlsSetting[],
+  work: (client: pg.Client) => Promise<T>,
   signal: AbortSignal,
-): Promise<pg.ClientConfig> {
+): Promise<{ readonly config: pg.ClientConfig; readonly value: T }> {
   let failure: ConnectFailure = 'unavailable';
   let cause: unknown;
   for (const ssl of settings) {
@@ -90,8 +116,7 @@ async function tryEach(
     client.on('error', () => undefined); // reported by the call under way
     try {
       await abortable(client.connect(), signal);
-      await checkServer(client, target, session.schema);
-      return config;
+      return { config, value: await work(client) };
     } catch (error) {
       if (error instanceof BrokkrError) throw error;
       failure = connectFailure(error);
@@ -104,16 +129,23 @@ async function tryEach(
   throw connectError(failure, target, cause);
 }
 
-async function checkServer(client: pg.Client, target: ConnectionTarget, schema: string): Promise<void> {
+/** Whether the server can be used. `creatable`: whether a schema that is missing could be made; undefined when it is there. */
+async function inspectServer(client: pg.Client, target: ConnectionTarget, schema: string) {
   const state = `select current_setting('server_version_num')::int / 10000 as version,
-    (select has_schema_privilege(oid, 'usage') from pg_namespace where nspname = $1) as usable`;
-  const { rows } = await client.query<{ version: number; usable: boolean | null }>(state, [schema]);
-  const { version = 0, usable = null } = rows[0] ?? {};
+    (select has_schema_privilege(oid, 'usage') from pg_namespace where nspname = $1) as usable,
+    has_database_privilege(current_database(), 'create') as creatable`;
+  const { rows } = await client.query<{ version: number; usable: boolean | null; creatable: boolean }>(state, [schema]);
+  const { version = 0, usable = null, creatable = false } = rows[0] ?? {};
   if (version < MINIMUM_VERSION)
     throw connectError('version', target, new Error(`it is PostgreSQL ${version}, at least ${MINIMUM_VERSION} is needed`));
-  if (usable) return;
   if (usable === false)
     throw connectError('schema', target, new Error(`user ${target.user} has no usage right on schema ${schema}`));
+  return { version, creatable: usable ? undefined : creatable };
+}
+
+async function prepareServer(client: pg.Client, target: ConnectionTarget, schema: string): Promise<void> {
+  const { creatable } = await inspectServer(client, target, schema);
+  if (creatable === undefined) return;
   try {
     await client.query(`create schema if not exists "${schema}"`);
   } catch (error) {

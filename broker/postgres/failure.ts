@@ -1,53 +1,44 @@
 import { BrokkrError, errorText } from '#lib/errors.ts';
+import { errorCode, nextStep, type ReachFailure, reachFailure } from '#lib/reach-failure.ts';
 import { type ConnectionTarget, endpointText } from './uri.ts';
 
-/** Why a connection could not be made. A small closed set: usable as a metric label. */
-export type ConnectFailure =
-  | 'dns' // the host name does not resolve
-  | 'refused' // nobody listens there, or the network says it is unreachable
-  | 'timeout' // no answer: a firewall, usually
-  | 'tls' // one side wants TLS and the other has none, or the handshake fails
-  | 'certificate' // the server's certificate is not acceptable
-  | 'authentication' // user, password, client certificate or pg_hba.conf
-  | 'database_missing'
-  | 'schema' // the schema cannot be used or made
-  | 'version' // the server is too old
-  | 'unavailable'; // it answers, and is starting, stopping or full
-
-const REFUSED = new Set(['ECONNREFUSED', 'ENOENT', 'EHOSTUNREACH', 'ENETUNREACH', 'EACCES', 'EPERM']);
-const CERTIFICATE =
-  /^(CERT_|UNABLE_TO_|DEPTH_ZERO_|SELF_SIGNED_|ERR_TLS_CERT_|HOSTNAME_MISMATCH|INVALID_CA|INVALID_PURPOSE|PATH_LENGTH_EXCEEDED)/;
-const TLS = /^(ERR_SSL_|ERR_TLS_|ERR_OSSL_|EPROTO$)/;
-const LOST = new Set(['ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'ECONNABORTED']);
+/** Why a connection could not be made, or a start is impossible. */
+export type ConnectFailure = Exclude<ReachFailure, 'protocol' | 'forbidden' | 'status' | 'configuration' | 'unknown'>;
 
 /** Classifies what `pg` threw while connecting. */
 export function connectFailure(error: unknown): ConnectFailure {
   const code = errorCode(error);
   const text = errorText(error);
-  if (code === 'ENOTFOUND' || code === 'EAI_AGAIN' || code === 'ENODATA') return 'dns';
-  if (code === 'ETIMEDOUT') return 'timeout';
-  if (REFUSED.has(code)) return 'refused';
-  if (CERTIFICATE.test(code)) return 'certificate';
-  if (TLS.test(code)) return 'tls';
   if (code.startsWith('28')) return 'authentication';
   if (code === '3D000') return 'database_missing';
   // pg gives these no code
   if (/does not support SSL|establishing an SSL connection|disconnected before secure TLS/.test(text)) return 'tls';
   if (/timeout/i.test(text)) return 'timeout';
   if (/password must be a string|SASL|SCRAM|authentication/i.test(text)) return 'authentication';
-  return 'unavailable';
+  const failure = reachFailure(error);
+  return failure !== undefined && isConnectFailure(failure) ? failure : 'unavailable';
 }
 
-/** The start-up error for an operator: names the endpoint and what to look at. `details.reason` is the class. */
+function isConnectFailure(failure: ReachFailure): failure is ConnectFailure {
+  return !['protocol', 'forbidden', 'status', 'configuration', 'unknown'].includes(failure);
+}
+
+/** The start-up error for an operator: names the endpoint and what to look at. `details.reason` is the class, `details.next` the next step. */
 export function connectError(failure: ConnectFailure, target: ConnectionTarget, cause: unknown): BrokkrError {
   const endpoint = endpointText(target);
   const said = errorText(cause);
   const message = ((): string => {
     switch (failure) {
+      case 'nxdomain':
+        return `the host name of the database ${endpoint} does not exist (${said})`;
       case 'dns':
-        return `the host name of the database ${endpoint} does not resolve (${said})`;
+        return `the host name of the database ${endpoint} cannot be resolved (${said})`;
       case 'refused':
         return `no database listens at ${endpoint} (${said})`;
+      case 'unreachable':
+        return `there is no way to the database at ${endpoint} (${said})`;
+      case 'reset':
+        return `the database at ${endpoint} cut the connection (${said})`;
       case 'timeout':
         return `the database at ${endpoint} does not answer in time (${said}): is a firewall in between?`;
       case 'tls':
@@ -66,7 +57,8 @@ export function connectError(failure: ConnectFailure, target: ConnectionTarget, 
         return `the database at ${endpoint} is not available (${said})`;
     }
   })();
-  return new BrokkrError('database_unavailable', message, { details: { reason: failure, endpoint }, cause });
+  const next = nextStep(failure, cause);
+  return new BrokkrError('database_unavailable', message, { details: { reason: failure, endpoint, next }, cause });
 }
 
 const CONSTRAINTS = {
@@ -109,8 +101,7 @@ export function isConflict(error: unknown): boolean {
 /** True when the error says that there is no usable connection to the server, whatever the statement was. */
 function isConnectionLoss(error: unknown): boolean {
   const code = errorCode(error);
-  if (LOST.has(code) || REFUSED.has(code) || code === 'ENOTFOUND' || code === 'EAI_AGAIN') return true;
-  if (CERTIFICATE.test(code) || TLS.test(code)) return true;
+  if (reachFailure(error) !== undefined) return true;
   // class 08: connection exception; 57P01..57P03: shutting down, crashed, starting; 53300: too many connections;
   // 28: authentication; 3D000: the database is gone
   if (/^(08...|57P0[123]|53300|28...|3D000)$/.test(code)) return true;
@@ -118,13 +109,4 @@ function isConnectionLoss(error: unknown): boolean {
   return /^(Connection terminated|Client has encountered a connection error|timeout exceeded when trying to connect|no answer from the database|The server does not support SSL|Client was closed)/.test(
     errorText(error),
   );
-}
-
-function errorCode(error: unknown): string {
-  for (let at: unknown = error, depth = 0; at instanceof Error && depth < 5; at = at.cause, depth++) {
-    const { code } = at as { readonly code?: unknown };
-    if (typeof code === 'string') return code;
-    if (at instanceof AggregateError && at.errors.length > 0) return errorCode(at.errors[0]); // Node tried several addresses
-  }
-  return '';
 }
