@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import type { Clock } from '#lib/clock.ts';
 import { BrokkrError } from '#lib/errors.ts';
+import { HealthServer } from '#lib/health-server.ts';
 import type { Logger } from '#lib/log.ts';
 import { createMetrics } from '#lib/metrics.ts';
 import { runTasks, type Task } from '#lib/run.ts';
@@ -11,7 +12,6 @@ import { identifyCluster, openCluster } from './cluster.ts';
 import type { AgentConfig } from './config.ts';
 import { Questions } from './explain/questions.ts';
 import { ClusterFacts } from './facts.ts';
-import { HealthServer } from './http.ts';
 import { type Identity, keyDigest, loadIdentity, saveIdentity, untilDone } from './identity.ts';
 import { inCluster } from './kube/in-cluster.ts';
 import type { Kube } from './kube/kube.ts';

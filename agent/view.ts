@@ -1,7 +1,7 @@
 import { timestampMs } from '@bufbuild/protobuf/wkt';
+import type { HealthView } from '#lib/health-server.ts';
 import { Health, Phase } from '#proto/brokkr/v1/content_pb.js';
 import type { ClusterFacts } from './facts.ts';
-import type { HealthView } from './http.ts';
 import type { Reconciler } from './reconcile.ts';
 import type { EnvironmentRules } from './rules.ts';
 import type { Outbox } from './session/outbox.ts';

@@ -1,17 +1,21 @@
 import { AGENT_SETTINGS } from '../agent/config.ts';
 import { createAgentMetrics } from '../agent/metrics.ts';
 import { BROKER_SETTINGS } from '../broker/config.ts';
+import { GATEWAY_SETTINGS } from '../gateway/config.ts';
+import { declareGatewayMetrics } from '../gateway/metrics.ts';
 import { describeConfig, type SettingRow } from '../lib/config.ts';
 import { ERRORS } from '../lib/errors.ts';
 import type { MetricOptions, Metrics } from '../lib/metrics.ts';
 
-/** The reference pages that are tables in the code: settings of broker and agent, errors. */
+/** The reference pages that are tables in the code: settings, errors, metrics. */
 export async function generateReference(): Promise<ReadonlyMap<string, string>> {
   return new Map([
     ['docs/reference/broker-settings.md', settingsPage('broker', describeConfig(BROKER_SETTINGS))],
     ['docs/reference/agent-settings.md', settingsPage('agent', describeConfig(AGENT_SETTINGS))],
+    ['docs/reference/gateway-settings.md', settingsPage('gateway', describeConfig(GATEWAY_SETTINGS))],
     ['docs/reference/errors.md', errorsPage()],
-    ['docs/reference/metrics.md', metricsPage()],
+    ['docs/reference/metrics.md', agentMetricsPage()],
+    ['docs/reference/gateway-metrics.md', gatewayMetricsPage()],
   ]);
 }
 
@@ -45,8 +49,8 @@ ${lines.join('\n')}
 `;
 }
 
-/** The metrics of the agent, by declaring them to a registry that only takes notes. */
-function metricsPage(): string {
+/** A table of metrics, by declaring them to a registry that only takes notes. */
+function metricsTable(declare: (notes: Metrics) => unknown): string {
   const lines: string[] = [];
   const note = (type: string) => (options: MetricOptions<string>) => {
     const labels = (options.labels ?? []).map((label) => `\`${label}\``).join(', ');
@@ -54,19 +58,33 @@ function metricsPage(): string {
     return undefined as never;
   };
   const notes = { counter: note('counter'), gauge: note('gauge'), histogram: note('histogram') };
-  createAgentMetrics(notes as Pick<Metrics, 'counter' | 'gauge' | 'histogram'> as Metrics, () => undefined);
-  return `# Metrics of the agent
-
-Generated from \`agent/metrics.ts\`. Prometheus text on the health port under \`/metrics\`. Labels come from small closed sets; of kinds and resources,
-which come from users, the first hundred have their own value and the others are \`other\`. No label names an object or a stack.
-
-| Metric | Type | Labels | Meaning |
+  declare(notes as Pick<Metrics, 'counter' | 'gauge' | 'histogram'> as Metrics);
+  return `| Metric | Type | Labels | Meaning |
 |---|---|---|---|
 ${lines.toSorted().join('\n')}
 
 Of the process, from the first scrape on: \`process_resident_memory_bytes\` (RSS), \`process_cpu_seconds_total\`, \`nodejs_eventloop_lag_seconds\`
 (delay of the event loop) with its percentiles, \`nodejs_heap_size_used_bytes\`, \`nodejs_gc_duration_seconds\`.
 `;
+}
+
+function agentMetricsPage(): string {
+  return `# Metrics of the agent
+
+Generated from \`agent/metrics.ts\`. Prometheus text on the health port under \`/metrics\`. Labels come from small closed sets; of kinds and resources,
+which come from users, the first hundred have their own value and the others are \`other\`. No label names an object or a stack.
+
+${metricsTable((notes) => createAgentMetrics(notes, () => undefined))}`;
+}
+
+function gatewayMetricsPage(): string {
+  const view = { connections: () => 0, endpoints: () => [] };
+  return `# Metrics of the gateway
+
+Generated from \`gateway/metrics.ts\`. Prometheus text on the admin port under \`/metrics\`. Labels come from closed sets; endpoints are those of the
+settings.
+
+${metricsTable((notes) => declareGatewayMetrics(notes, view))}`;
 }
 
 function tableText(text: string): string {

@@ -1,7 +1,7 @@
 import type { Compression } from '@connectrpc/connect/protocol';
 import { BrokkrError } from '#lib/errors.ts';
+import type { IncomingRequest } from '#lib/listener.ts';
 import { COMPRESSIONS } from './compression.ts';
-import type { IncomingRequest } from './request.ts';
 
 /** Types that carry the text of a deployment object as it is. */
 export const YAML_TYPES: readonly string[] = ['application/yaml', 'text/yaml', 'application/x-yaml'];

@@ -1,10 +1,11 @@
 import type { DescMethod } from '@bufbuild/protobuf';
 import type { Clock } from '#lib/clock.ts';
 import { errorText } from '#lib/errors.ts';
+import type { IncomingRequest, OutgoingResponse } from '#lib/listener.ts';
 import type { Logger } from '#lib/log.ts';
-import { hasBody, type IncomingRequest, type OutgoingResponse, pathOf, sendError } from './request.ts';
+import type { Timeouts } from '#lib/timeouts.ts';
+import { hasBody, pathOf, sendError } from './request.ts';
 import type { Rpc } from './rpc.ts';
-import type { Timeouts } from './timeouts.ts';
 import type { Transcoder } from './transcode.ts';
 
 /** Answers a plain path. A throw is logged and answered with 500. */

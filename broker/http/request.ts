@@ -1,11 +1,5 @@
-import type { IncomingMessage, ServerResponse } from 'node:http';
-import type { Http2ServerRequest, Http2ServerResponse } from 'node:http2';
-
-/** A request on the port, of either HTTP version. */
-export type IncomingRequest = IncomingMessage | Http2ServerRequest;
-
-/** The answer to a request on the port. */
-export type OutgoingResponse = ServerResponse | Http2ServerResponse;
+import type { ServerResponse } from 'node:http';
+import type { IncomingRequest, OutgoingResponse } from '#lib/listener.ts';
 
 /** Path and query of a request. */
 export function pathOf(request: IncomingRequest): { readonly path: string; readonly query: string } {

@@ -9,10 +9,11 @@ import {
 } from '@bufbuild/protobuf';
 import { FieldMaskSchema } from '@bufbuild/protobuf/wkt';
 import { BrokkrError, type ErrorName } from '#lib/errors.ts';
+import type { IncomingRequest } from '#lib/listener.ts';
 import { InputReader } from '#lib/rest-input.ts';
 import { decodeText, mediaType, readBody, YAML_TYPES } from './body.ts';
 import { jsonErrorPosition } from './json-position.ts';
-import { hasBody, type IncomingRequest } from './request.ts';
+import { hasBody } from './request.ts';
 import type { Route } from './routes.ts';
 import { invalidName, isErrorName } from './rpc-errors.ts';
 

@@ -10,11 +10,12 @@ import {
 import type { UniversalHandler, UniversalServerResponse } from '@connectrpc/connect/protocol';
 import { universalRequestFromNodeRequest, universalResponseToNodeResponse } from '@connectrpc/connect-node';
 import { errorText } from '#lib/errors.ts';
+import type { IncomingRequest, OutgoingResponse } from '#lib/listener.ts';
 import type { Logger } from '#lib/log.ts';
 import { COMPRESSIONS } from './compression.ts';
 import { callKey, callOf } from './context.ts';
 import type { Gate, RequestGate } from './gate.ts';
-import { hasBody, type IncomingRequest, type OutgoingResponse, sendError } from './request.ts';
+import { hasBody, sendError } from './request.ts';
 import { createErrorsInterceptor, translate } from './rpc-errors.ts';
 
 /** What serving RPCs needs. */

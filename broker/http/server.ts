@@ -1,22 +1,22 @@
 import type { DescMethod, DescService } from '@bufbuild/protobuf';
 import type { ConnectRouter, Interceptor } from '@connectrpc/connect';
 import type { Clock } from '#lib/clock.ts';
+import { createListener, type Listener } from '#lib/listener.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Task } from '#lib/run.ts';
 import { aborted } from '#lib/signal.ts';
+import { Timeouts } from '#lib/timeouts.ts';
+import type { TlsFiles } from '#lib/tls.ts';
 import { Health } from '#proto/grpc/health/v1/health_pb.js';
 import { createDispatcher, type PlainHandler, type ServedRequest } from './dispatch.ts';
 import { type Authenticate, createGate, type RequestGate } from './gate.ts';
 import type { HotMethod } from './grpc-stream.ts';
 import { createHealth } from './health.ts';
 import { createHotStreams, type HotStreams } from './hot-streams.ts';
-import { createListener, type Listener } from './listener.ts';
 import { registerReflection } from './reflection.ts';
 import type { Route } from './routes.ts';
 import { createRpc } from './rpc.ts';
 import { connectErrorOf } from './rpc-errors.ts';
-import { Timeouts } from './timeouts.ts';
-import type { TlsFiles } from './tls.ts';
 import { createTranscoder } from './transcode.ts';
 
 /** What the port serves and whom it asks. */
@@ -115,7 +115,7 @@ export function createServer(deps: ServerDeps, config: ServerConfig): Server {
     { handle, handleStream: hot.take, timeouts, clock, log },
     {
       listen: config.listen,
-      tls: config.tls,
+      tls: config.tls ? [config.tls] : [],
       headerTimeoutMs: limits.headerTimeoutMs ?? 10_000,
       requestTimeoutMs,
       pingMs: limits.pingMs ?? 30_000,

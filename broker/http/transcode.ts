@@ -4,11 +4,12 @@ import type { UniversalHandler, UniversalServerResponse } from '@connectrpc/conn
 import { errorFromJsonBytes } from '@connectrpc/connect/protocol-connect';
 import { compressionGzip } from '@connectrpc/connect-node';
 import { BrokkrError, httpStatus } from '#lib/errors.ts';
+import type { IncomingRequest, OutgoingResponse } from '#lib/listener.ts';
 import type { Logger } from '#lib/log.ts';
 import { YAML_TYPES } from './body.ts';
 import { callKey, callOf } from './context.ts';
 import type { Gate } from './gate.ts';
-import { type IncomingRequest, type OutgoingResponse, pathOf, send, sendError } from './request.ts';
+import { pathOf, send, sendError } from './request.ts';
 import { Printers } from './rest-json.ts';
 import { createRequestReader } from './rest-request.ts';
 import { compileRoutes, type Route, type Routes } from './routes.ts';

@@ -44,7 +44,8 @@ export function sniff(
 
 function judge(seen: Buffer, expectTls: boolean): Spoken | undefined {
   if (seen.byteLength === 0) return undefined;
-  if (expectTls) return seen[0] === TLS_HANDSHAKE ? 'tls' : 'http1';
+  if (seen[0] === TLS_HANDSHAKE) return 'tls';
+  if (expectTls) return 'http1';
   const length = Math.min(seen.byteLength, PREFACE.byteLength);
   if (!seen.subarray(0, length).equals(PREFACE.subarray(0, length))) return 'http1';
   return length === PREFACE.byteLength ? 'http2' : undefined;

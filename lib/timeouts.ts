@@ -1,4 +1,4 @@
-import type { Clock } from '#lib/clock.ts';
+import type { Clock } from './clock.ts';
 
 /** Many coarse timeouts with one timer: cheap to set and to drop, late by up to `SWEEP_MS`. */
 export class Timeouts {

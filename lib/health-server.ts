@@ -1,17 +1,17 @@
 import { once } from 'node:events';
 import { createServer, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import type { Logger } from '#lib/log.ts';
-import type { Metrics } from '#lib/metrics.ts';
-import type { Task } from '#lib/run.ts';
-import { aborted } from '#lib/signal.ts';
+import type { Logger } from './log.ts';
+import type { Metrics } from './metrics.ts';
+import type { Task } from './run.ts';
+import { aborted } from './signal.ts';
 
 const REQUEST_TIMEOUT_MS = 10_000;
 const MAX_CONNECTIONS = 64;
 
 /** What the health port shows. */
 export interface HealthView {
-  /** Why the agent is not ready, one line each; empty when it is. */
+  /** Why the process is not ready, one line each; empty when it is. */
   readonly problems: () => readonly string[];
   /** The state of everything, as JSON. */
   readonly state: () => unknown;

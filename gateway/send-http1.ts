@@ -1,0 +1,100 @@
+import { type ClientRequest, Agent as HttpAgent, request as httpRequest, type IncomingMessage } from 'node:http';
+import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
+import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import type { Timeouts } from '#lib/timeouts.ts';
+import { type Address, dialError } from './dial.ts';
+import type { Answer, UpstreamRequest } from './exchange.ts';
+
+/** Idle connections kept to one upstream, and for how long: shorter than common servers keep theirs. */
+const MAX_IDLE_CONNECTIONS = 64;
+const IDLE_MS = 4000;
+
+/** What an upstream said to a request to become a WebSocket: yes with the connection, or no with an answer. */
+export type UpgradeAnswer =
+  | { readonly kind: 'upgraded'; readonly response: IncomingMessage; readonly socket: Duplex; readonly head: Buffer }
+  | { readonly kind: 'refused'; readonly answer: Answer };
+
+/** The HTTP/1.1 connections to one upstream. */
+export class Http1Connections {
+  readonly #address: Address;
+  readonly #timeouts: Timeouts;
+  readonly #connectTimeoutMs: number;
+  readonly #agent: HttpAgent | HttpsAgent;
+
+  constructor(address: Address, timeouts: Timeouts, connectTimeoutMs: number) {
+    this.#address = address;
+    this.#timeouts = timeouts;
+    this.#connectTimeoutMs = connectTimeoutMs;
+    const options = { keepAlive: true, maxFreeSockets: MAX_IDLE_CONNECTIONS, timeout: IDLE_MS, noDelay: true };
+    const { url, ca } = address;
+    this.#agent =
+      url.protocol === 'https:' ? new HttpsAgent({ ...options, ...(ca !== undefined && { ca }) }) : new HttpAgent(options);
+  }
+
+  /** Sends a request; resolves with the head of the answer. Rejects with a `DialError` when nothing has been sent. */
+  async send(request: UpstreamRequest, signal: AbortSignal): Promise<Answer> {
+    const { te: _, ...headers } = request.headers;
+    const outgoing = this.#request({ ...request, headers }, signal);
+    const answer = new Promise<Answer>((resolve, reject) => {
+      outgoing.once('response', (response) => resolve(answerOf(response, request.method)));
+      outgoing.on('error', reject);
+    });
+    answer.catch(() => undefined); // waited for below, unless there is no connection
+    await this.#connected(outgoing);
+    if (request.body) request.body.pipe(outgoing);
+    else outgoing.end();
+    outgoing.once('close', () => request.body?.unpipe(outgoing).resume());
+    return await answer;
+  }
+
+  /** Asks for a connection that becomes a WebSocket. The headers say so, see RFC 6455, 4.1. */
+  async upgrade(request: UpstreamRequest, signal: AbortSignal): Promise<UpgradeAnswer> {
+    const outgoing = this.#request(request, signal);
+    const answer = new Promise<UpgradeAnswer>((resolve, reject) => {
+      outgoing.once('upgrade', (response, socket, head) => resolve({ kind: 'upgraded', response, socket, head }));
+      outgoing.once('response', (response) => resolve({ kind: 'refused', answer: answerOf(response, request.method) }));
+      outgoing.on('error', reject);
+    });
+    answer.catch(() => undefined); // waited for below, unless there is no connection
+    await this.#connected(outgoing);
+    outgoing.end();
+    return await answer;
+  }
+
+  /** Closes idle connections. */
+  close(): void {
+    this.#agent.destroy();
+  }
+
+  #request({ method, target, host, headers }: UpstreamRequest, signal: AbortSignal): ClientRequest {
+    const { url } = this.#address;
+    const send = url.protocol === 'https:' ? httpsRequest : httpRequest;
+    return send(url.origin, { agent: this.#agent, method, path: target, headers: { ...headers, host }, setHost: false, signal });
+  }
+
+  /** Resolves once there is a connection to write to. */
+  async #connected(outgoing: ClientRequest): Promise<void> {
+    const cancel = this.#timeouts.add(this.#connectTimeoutMs, () => outgoing.destroy(new Error('no connection in time')));
+    try {
+      await new Promise<void>((resolve, reject) => {
+        outgoing.once('error', reject);
+        outgoing.once('socket', (socket: Socket) => {
+          if (socket.connecting) socket.once(this.#address.url.protocol === 'https:' ? 'secureConnect' : 'connect', resolve);
+          else resolve();
+        });
+      });
+    } catch (error) {
+      throw dialError(this.#address, error);
+    } finally {
+      cancel();
+    }
+  }
+}
+
+function answerOf(response: IncomingMessage, method: string): Answer {
+  const status = response.statusCode ?? 502;
+  const isEmpty = method === 'HEAD' || status === 204 || status === 304;
+  if (isEmpty) response.resume();
+  return { status, headers: response.headers, body: isEmpty ? undefined : response, trailers: () => response.trailers };
+}

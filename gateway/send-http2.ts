@@ -1,0 +1,132 @@
+import { type ClientHttp2Session, type ClientHttp2Stream, connect, constants, type IncomingHttpHeaders } from 'node:http2';
+import type { Clock } from '#lib/clock.ts';
+import { keepAlive, SESSION_WINDOW_BYTES, STREAM_WINDOW_BYTES } from '#lib/http2-server.ts';
+import { abortable } from '#lib/signal.ts';
+import type { Timeouts } from '#lib/timeouts.ts';
+import { type Address, dialError } from './dial.ts';
+import type { Answer, UpstreamRequest } from './exchange.ts';
+
+/** Time limits of a connection to an upstream, milliseconds. */
+export interface SessionOptions {
+  readonly connectTimeoutMs: number;
+  readonly pingMs: number;
+}
+
+/** Streams on one connection; more take another one. Also bound by what the upstream allows. */
+const MAX_STREAMS_PER_SESSION = 500;
+
+/** The HTTP/2 connections to one upstream: opened when needed, as many as its streams take. */
+export class Http2Sessions {
+  readonly #address: Address;
+  readonly #deps: { readonly clock: Clock; readonly timeouts: Timeouts };
+  readonly #options: SessionOptions;
+  /** Streams by connection. */
+  readonly #sessions = new Map<ClientHttp2Session, number>();
+  #dialling: Promise<void> | undefined;
+  #isClosed = false;
+
+  constructor(address: Address, deps: { readonly clock: Clock; readonly timeouts: Timeouts }, options: SessionOptions) {
+    this.#address = address;
+    this.#deps = deps;
+    this.#options = options;
+  }
+
+  /**
+   * Sends a request; resolves with the head of the answer. Rejects with a `DialError` when nothing has been sent. An abort
+   * breaks the stream off, whatever has come.
+   */
+  async send(request: UpstreamRequest, signal: AbortSignal): Promise<Answer> {
+    const session = await this.#take(signal);
+    const stream = session.request(
+      {
+        ...request.headers,
+        ':method': request.method,
+        ':path': request.target,
+        ':authority': request.host,
+        ':scheme': this.#address.url.protocol.slice(0, -1),
+      },
+      { endStream: request.body === undefined },
+    );
+    this.#sessions.set(session, (this.#sessions.get(session) ?? 0) + 1);
+    const breakOff = () => stream.close(constants.NGHTTP2_CANCEL);
+    stream.once('close', () => {
+      signal.removeEventListener('abort', breakOff);
+      this.#sessions.set(session, (this.#sessions.get(session) ?? 1) - 1);
+      if (session.destroyed) this.#sessions.delete(session);
+    });
+    signal.addEventListener('abort', breakOff, { once: true });
+    if (request.body) {
+      request.body.pipe(stream);
+      stream.once('close', () => request.body?.unpipe(stream).resume());
+    }
+    return await answerOf(stream);
+  }
+
+  /** Ends each connection once its streams have ended. */
+  close(): void {
+    this.#isClosed = true;
+    for (const session of this.#sessions.keys()) session.close();
+  }
+
+  async #take(signal: AbortSignal): Promise<ClientHttp2Session> {
+    for (;;) {
+      for (const [session, streams] of this.#sessions) {
+        const allowed = Math.min(MAX_STREAMS_PER_SESSION, session.remoteSettings.maxConcurrentStreams ?? MAX_STREAMS_PER_SESSION);
+        if (!session.closed && !session.destroyed && streams < allowed) return session;
+      }
+      this.#dialling ??= this.#dial().finally(() => {
+        this.#dialling = undefined;
+      });
+      await abortable(this.#dialling, signal);
+    }
+  }
+
+  /** Opens one connection for all who wait. The settings of the peer show that it speaks HTTP/2. */
+  async #dial(): Promise<void> {
+    const { url, ca } = this.#address;
+    const { clock, timeouts } = this.#deps;
+    const session = connect(url.origin, {
+      settings: { enablePush: false, initialWindowSize: STREAM_WINDOW_BYTES },
+      ...(ca !== undefined && { ca }),
+    });
+    const ready = Promise.withResolvers<void>();
+    session.once('remoteSettings', () => ready.resolve());
+    session.on('error', ready.reject);
+    session.once('close', () => {
+      ready.reject(new Error('it closed the connection'));
+      if (!this.#sessions.get(session)) this.#sessions.delete(session);
+    });
+    try {
+      using deadline = clock.deadline(this.#options.connectTimeoutMs, new AbortController().signal);
+      await abortable(ready.promise, deadline.signal);
+      if (this.#isClosed) throw new Error('the gateway stops');
+    } catch (error) {
+      session.destroy();
+      throw dialError(this.#address, error);
+    }
+    session.setLocalWindowSize(SESSION_WINDOW_BYTES);
+    keepAlive(session, timeouts, this.#options.pingMs);
+    this.#sessions.set(session, 0);
+  }
+}
+
+function answerOf(stream: ClientHttp2Stream): Promise<Answer> {
+  let trailers: IncomingHttpHeaders = {};
+  stream.on('trailers', (headers) => {
+    trailers = headers;
+  });
+  return new Promise((resolve, reject) => {
+    stream.on('error', reject);
+    stream.once('close', () => reject(new Error(`the upstream broke off (code ${stream.rstCode})`)));
+    stream.once('response', (headers, flags) => {
+      const isEmpty = (flags & constants.NGHTTP2_FLAG_END_STREAM) !== 0;
+      if (isEmpty) stream.resume();
+      resolve({
+        status: headers[':status'] ?? 502,
+        headers,
+        body: isEmpty ? undefined : stream,
+        trailers: () => trailers,
+      });
+    });
+  });
+}
