@@ -93,7 +93,7 @@ export class Http2Sessions {
     session.once('remoteSettings', () => ready.resolve());
     session.on('error', ready.reject);
     session.once('close', () => {
-      ready.reject(new Error('it closed the connection'));
+      ready.reject(new Error('it closed the connection without a word of http/2'));
       if (!this.#sessions.get(session)) this.#sessions.delete(session);
     });
     try {

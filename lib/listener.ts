@@ -16,7 +16,7 @@ import { createHttp2, keepAlive } from './http2-server.ts';
 import type { Logger } from './log.ts';
 import { sniff } from './sniff.ts';
 import type { Timeouts } from './timeouts.ts';
-import { openTls, type TlsFiles, type TlsTermination } from './tls.ts';
+import { hasName, openTls, type TlsFiles, type TlsTermination } from './tls.ts';
 import { handshakeProblem } from './tls-problems.ts';
 
 /** A request on the port, of either HTTP version. */
@@ -99,6 +99,7 @@ export function createListener(deps: ListenerDeps, config: ListenerConfig): List
 
   net.on('connection', (socket) => {
     sockets.add(socket);
+    void socket.remoteAddress; // asked for once, it is known even when the client has gone
     silent.add(socket);
     socket.once('readable', () => silent.delete(socket));
     socket.on('error', (error) => log.debug({ error: errorText(error) }, 'connection failed'));
@@ -160,13 +161,20 @@ function feedTls(
   );
   server.on('secureConnection', (socket) => {
     socket.on('error', (error) => log.debug({ error: errorText(error) }, 'tls connection failed'));
+    const serverName = socket.servername || undefined;
+    if (serverName !== undefined && !hasName(certificateFor(serverName), serverName)) {
+      // most clients check the name after the handshake and leave without a word
+      log.info({ client: socket.remoteAddress, server_name: serverName }, 'a client asks for a name that no certificate has');
+    }
     route(socket);
   });
-  server.on('tlsClientError', (error, socket) => {
+  server.on('tlsClientError', (error, socket: TLSSocket & { readonly _parent?: Socket }) => {
     const serverName = socket.servername || undefined;
     const shown = { certificate: certificateFor(serverName), serverName, nowMs: clock.now() };
     const reason = handshakeProblem(error, shown);
-    log.info({ client: socket.remoteAddress, server_name: serverName, error: reason }, 'tls handshake failed');
+    // a client that has closed has no address any more; the connection below remembers it
+    const client = socket._parent?.remoteAddress;
+    log.info({ client, server_name: serverName, error: reason }, 'tls handshake failed');
   });
 }
 

@@ -1,6 +1,6 @@
 import type { X509Certificate } from 'node:crypto';
 import { errorText } from './errors.ts';
-import { dateProblem } from './tls.ts';
+import { dateProblem, hasName } from './tls.ts';
 
 /** What a client was shown when it broke off. */
 export interface Shown {
@@ -20,7 +20,7 @@ export function handshakeProblem(error: NodeJS.ErrnoException, { certificate, se
     const dates = dateProblem(certificate, nowMs);
     if (dates) return `the client refused the certificate: ${dates}`;
     if (code.endsWith('UNKNOWN_CA')) return 'the client does not trust the authority that signed the certificate';
-    const other = serverName !== undefined && certificate.checkHost(serverName) === undefined;
+    const other = serverName !== undefined && !hasName(certificate, serverName);
     if (other) return `the client asked for ${serverName}, the certificate is for ${certificate.subjectAltName ?? 'no host'}`;
     return `the client refused the certificate: ${code}`;
   }

@@ -1,5 +1,6 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
+import { isIP } from 'node:net';
 import { createSecureContext, createServer, type SecureContext, type Server as TlsServer } from 'node:tls';
 import type { Clock } from './clock.ts';
 import { errorText } from './errors.ts';
@@ -49,7 +50,7 @@ export async function openTls(
 ): Promise<TlsTermination> {
   const loaded = await Promise.all(certificates.map((files) => load(files)));
   for (const each of loaded) warnOfDates(each, deps);
-  const find = (serverName: string) => loaded.find(({ leaf }) => leaf.checkHost(serverName) !== undefined);
+  const find = (serverName: string) => loaded.find(({ leaf }) => hasName(leaf, serverName));
   const first = () => {
     if (!loaded[0]) throw new Error('tls needs a certificate');
     return loaded[0];
@@ -103,6 +104,11 @@ async function watchFiles(
       refused = reason;
     }
   }
+}
+
+/** Whether a certificate is for this host; some clients send addresses as names. */
+export function hasName(leaf: X509Certificate, host: string): boolean {
+  return (isIP(host) ? leaf.checkIP(host) : leaf.checkHost(host)) !== undefined;
 }
 
 /** What is wrong with the dates of a certificate, undefined when it is valid now. */
