@@ -4,7 +4,7 @@ import { createSecureServer } from 'node:http2';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { type Authority, createAuthority, type Wanted } from '../test/certificates.ts';
+import { type Authority, createAuthority, type Wanted } from '../test/certificate-authority.ts';
 import { say, startGateway, startHttp2Upstream, type TestUpstream } from '../test/gateway-rig.ts';
 import { temporaryDirectory } from '../test/processes.ts';
 

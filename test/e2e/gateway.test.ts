@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { connect, setDefaultCACertificates } from 'node:tls';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { type Authority, createAuthority } from '../certificates.ts';
+import { type Authority, createAuthority } from '../certificate-authority.ts';
 import { say, startGateway } from '../gateway-rig.ts';
 import { useKube } from '../kube.ts';
 import { testDatabase } from '../postgres.ts';
