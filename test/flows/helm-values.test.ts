@@ -1,140 +1,33 @@
-import { load } from 'js-yaml';
 import { beforeAll, describe, expect, it } from 'vitest';
 import {
   type AgentValues,
   type BrokerValues,
   type PeerValue,
-  withAgentValues,
   withBrokerValues,
 } from '../../flows/chart/network-policy-values.ts';
-import { compile } from '../../flows/compile/compile.ts';
-import type { Evaluator } from '../../flows/evaluate/evaluator.ts';
-import { loadFacts, type PartialFacts, resolveFacts } from '../../flows/model/facts.ts';
-import type { FlowSetFile } from '../../flows/model/flowset.ts';
-import { loadFlowSet } from '../../flows/model/load.ts';
-import type { Protocol } from '../../flows/model/model.ts';
-import { resolve } from '../../flows/model/resolve.ts';
-import { documentsOf, evaluatorOf, exampleText, isAllowed, TODAY } from './flow-rig.ts';
+import {
+  AGENT,
+  API,
+  allowed,
+  BROKER,
+  type BrokkrFlows,
+  brokkrFlows,
+  clusterWith,
+  compiledPolicies,
+  PUBLIC,
+  policiesOf,
+  TEN_ROWS,
+} from './chart-cells.ts';
 
-/** The values that the network documentation shows, word by word. */
-const BROKER = load(`
-  networkPolicy:
-    enabled: true
-    allowIngressFrom:
-      - namespaceSelector: { matchLabels: { kubernetes.io/metadata.name: ingress-nginx } }
-        podSelector: { matchLabels: { app.kubernetes.io/name: ingress-nginx } }
-    allowMetricsFrom:
-      - namespaceSelector: { matchLabels: { kubernetes.io/metadata.name: monitoring } }
-    allowWebhookEgress: true
-`) as BrokerValues;
-const AGENT = load(`
-  metrics: { enabled: true }
-  networkPolicy:
-    enabled: true
-    kubernetesApiCidr: "10.0.0.1/32"
-    brokerEndpoint:
-      podSelector: { matchLabels: { app.kubernetes.io/name: brokkr-broker } }
-      namespaceSelector: { matchLabels: { kubernetes.io/metadata.name: brokkr } }
-    allowMetricsFrom:
-      - namespaceSelector: { matchLabels: { kubernetes.io/metadata.name: monitoring } }
-`) as AgentValues;
-
-const PODS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
-  'brokkr/broker': { 'app.kubernetes.io/name': 'brokkr-broker' },
-  'brokkr/db': { 'app.kubernetes.io/name': 'postgresql' },
-  'brokkr/other': { app: 'other' },
-  'brokkr-agent/agent': { 'app.kubernetes.io/name': 'brokkr-agent' },
-  'ingress-nginx/controller': { 'app.kubernetes.io/name': 'ingress-nginx' },
-  'ingress-nginx/other': { app: 'other' },
-  'monitoring/prometheus': { app: 'prometheus' },
-  'observability/collector': { 'app.kubernetes.io/name': 'opentelemetry-collector' },
-  'kube-system/dns': { 'k8s-app': 'kube-dns' },
-  'default/stray': { app: 'stray' },
-};
-const PUBLIC = ['203.0.113.7', '8.8.8.8', '2606:4700::1'];
-const PRIVATE = [
-  '10.9.9.9',
-  '172.16.0.1',
-  '192.168.1.1',
-  '169.254.169.254',
-  '100.64.0.1',
-  '127.0.0.1',
-  '::1',
-  'fc00::1',
-  'fe80::1',
-];
-const API = '10.0.0.1';
-const ADDRESSES = [...PUBLIC, ...PRIVATE, API, '10.0.0.2'];
-const PORTS: readonly (readonly [Protocol, number])[] = [
-  ...[53, 80, 443, 3000, 3001, 4317, 5432, 6432, 6443, 8080].map((port) => ['TCP', port] as const),
-  ['UDP', 53],
-  ['UDP', 3000],
-];
-
-let file: FlowSetFile;
-let declared: PartialFacts;
+let flows: BrokkrFlows;
 beforeAll(async () => {
-  file = load(await exampleText('brokkr', 'flows.yaml')) as FlowSetFile;
-  declared = loadFacts(await exampleText('brokkr', 'facts.yaml'), 'facts.yaml');
+  flows = await brokkrFlows();
 });
 
-/** The policies of the namespace of a chart. */
-function policiesOf(edited: FlowSetFile, facts: PartialFacts, namespace: string): object[] {
-  const set = loadFlowSet(JSON.stringify(edited), 'values.json');
-  const layers = [facts, declared].map((known) => ({ facts: known, source: 'declared' as const }));
-  const model = resolve(set, { today: TODAY, facts: resolveFacts(...layers) });
-  return compile(model).objects.filter(({ metadata }) => metadata.namespace === namespace);
+/** The connections allowed in a cluster with both charts. */
+function connections(broker: BrokerValues, agent: AgentValues): string[] {
+  return allowed(clusterWith(compiledPolicies(flows, broker, agent)));
 }
-
-/** A cluster with both charts. */
-function installed(broker: BrokerValues, agent: AgentValues): Evaluator {
-  const pods = Object.entries(PODS).map(([name, labels], index) => {
-    const [namespace, pod] = name.split('/');
-    const spec = { containers: [{ name: 'main', image: 'x' }] };
-    return {
-      apiVersion: 'v1',
-      kind: 'Pod',
-      metadata: { name: pod, namespace, labels },
-      spec,
-      status: { podIP: `10.244.0.${index + 1}` },
-    };
-  });
-  const agentSide = withAgentValues(file, agent);
-  return evaluatorOf(documentsOf(pods.map((pod) => JSON.stringify(pod)).join('\n---\n')), [
-    ...policiesOf(withBrokerValues(file, broker), {}, 'brokkr'),
-    ...policiesOf(agentSide.file, agentSide.facts, 'brokkr-agent'),
-  ]);
-}
-
-/** All connections of the two namespaces that are allowed, as `source destination protocol/port`. */
-function allowed(evaluator: Evaluator): string[] {
-  const ours = (name: string) => name.startsWith('brokkr');
-  const names = [...Object.keys(PODS), ...ADDRESSES];
-  return names.flatMap((source) =>
-    names
-      .filter((destination) => source !== destination && (ours(source) || ours(destination)))
-      .flatMap((destination) =>
-        PORTS.filter(([protocol, port]) => isAllowed(evaluator, { source, destination, protocol, port })).map(
-          ([protocol, port]) => `${source} ${destination} ${protocol}/${port}`,
-        ),
-      ),
-  );
-}
-
-/** The ten rows between these pods and addresses, written from the table: agents, ingress and Prometheus in; database, DNS, and so on out. */
-const TEN_ROWS = [
-  'ingress-nginx/controller brokkr/broker TCP/3000', // Admin/UI and Generator, through the ingress
-  'brokkr-agent/agent brokkr/broker TCP/3000',
-  'brokkr/broker brokkr/db TCP/5432',
-  `brokkr-agent/agent ${API} TCP/443`,
-  `brokkr-agent/agent ${API} TCP/6443`,
-  ...PUBLIC.map((address) => `brokkr/broker ${address} TCP/443`),
-  'monitoring/prometheus brokkr/broker TCP/3000',
-  'monitoring/prometheus brokkr-agent/agent TCP/8080',
-  'brokkr/broker observability/collector TCP/4317',
-  'brokkr-agent/agent observability/collector TCP/4317',
-  ...['brokkr/broker', 'brokkr-agent/agent'].flatMap((pod) => [`${pod} kube-system/dns TCP/53`, `${pod} kube-system/dns UDP/53`]),
-];
 
 /** What a change of values changes in the table. */
 function expectChange(
@@ -142,7 +35,7 @@ function expectChange(
   agent: AgentValues,
   change: { gone?: readonly string[]; come?: readonly string[] },
 ): void {
-  const now = allowed(installed(broker, agent));
+  const now = connections(broker, agent);
   expect(TEN_ROWS.filter((row) => !now.includes(row))).toEqual(change.gone ?? []);
   expect(now.filter((row) => !TEN_ROWS.includes(row))).toEqual(change.come ?? []);
 }
@@ -163,7 +56,7 @@ const STRAY: PeerValue = { namespaceSelector: { matchLabels: { 'kubernetes.io/me
 
 describe("the values of Brokkr's charts", () => {
   it('as documented are the ten rows and nothing else', () => {
-    const now = allowed(installed(BROKER, AGENT));
+    const now = connections(BROKER, AGENT);
     expect(now.toSorted()).toEqual(TEN_ROWS.toSorted());
   });
 
@@ -177,7 +70,7 @@ describe("the values of Brokkr's charts", () => {
 
   // N-112
   it('without allowIngressFrom let every pod of the namespace reach the broker', () => {
-    const policies = policiesOf(withBrokerValues(file, broker({ allowIngressFrom: [] })), {}, 'brokkr');
+    const policies = policiesOf(flows, withBrokerValues(flows.file, broker({ allowIngressFrom: [] })), {}, 'brokkr');
     const ingress = policies.find((policy) => JSON.stringify(policy).includes('"brokkr.broker"'));
     expect(ingress).toMatchObject({
       spec: {
@@ -245,6 +138,6 @@ describe("the values of Brokkr's charts", () => {
   });
 
   it('refuse a peer that names nobody', () => {
-    expect(() => withBrokerValues(file, broker({ allowIngressFrom: [{}] }))).toThrow('otherwise it would be everybody');
+    expect(() => withBrokerValues(flows.file, broker({ allowIngressFrom: [{}] }))).toThrow('otherwise it would be everybody');
   });
 });
