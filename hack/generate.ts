@@ -9,6 +9,7 @@ import { dirname, join } from 'node:path';
 import { BASELINE, writeBaseline } from './breaking.ts';
 import { generateOptions } from './generate-options.ts';
 import { generateReference } from './generate-reference.ts';
+import { generateValues } from './generate-values.ts';
 import { ROOT, run } from './process.ts';
 
 /** Makes files: path in the checkout → text. Pure but for reading the checkout. */
@@ -18,7 +19,7 @@ type Generator = () => Promise<ReadonlyMap<string, string>>;
 const OWNED_FOLDERS = ['proto/gen'] as const;
 
 /** Add a `hack/generate-NAME.ts` that exports a `Generator` here. */
-const GENERATORS: readonly Generator[] = [generateProto, generateReference, generateOptions];
+const GENERATORS: readonly Generator[] = [generateProto, generateReference, generateOptions, generateValues];
 
 async function generateProto(): Promise<ReadonlyMap<string, string>> {
   const out = await mkdtemp(join(tmpdir(), 'brokkr-generate-'));
