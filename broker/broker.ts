@@ -11,6 +11,7 @@ import { GeneratorService } from '#proto/brokkr/v1/generators_pb.js';
 import { KeyService } from '#proto/brokkr/v1/keys_pb.js';
 import { StackService } from '#proto/brokkr/v1/stacks_pb.js';
 import { AgentSync } from '#proto/brokkr/v1/sync_pb.js';
+import { WebhookService } from '#proto/brokkr/v1/webhooks_pb.js';
 import { adminService } from './admin/rpc.ts';
 import { agentService } from './agents/rpc.ts';
 import { createPipeline } from './api/command.ts';
@@ -23,8 +24,9 @@ import { createServer, type Server } from './http/server.ts';
 import { Authenticator } from './keys/authenticate.ts';
 import { keyService } from './keys/rpc.ts';
 import { createMaintenance } from './maintenance/maintenance.ts';
-import { createBrokerMetrics } from './metrics.ts';
+import { createBrokerMetrics, createWebhookMetrics } from './metrics.ts';
 import { healthz, metricsPage, readyz } from './probes.ts';
+import type { SealingKey } from './sealing.ts';
 import { createBlobStore } from './stacks/blobs.ts';
 import { stackService } from './stacks/rpc.ts';
 import { Blobs } from './sync/blobs.ts';
@@ -37,6 +39,11 @@ import { confirmHistory } from './sync/store.ts';
 import { sessionMethod } from './sync/stream.ts';
 import { Sync } from './sync/sync.ts';
 import { Gatekeeper } from './targeting/gatekeeper.ts';
+import { createAddressRule } from './webhooks/addresses.ts';
+import { Deliveries } from './webhooks/deliveries.ts';
+import { webhookService } from './webhooks/rpc.ts';
+import { createSecretBox } from './webhooks/secrets.ts';
+import { createSend, resolveHost } from './webhooks/send.ts';
 
 /** What a broker is built on. */
 export interface BrokerDeps {
@@ -58,12 +65,22 @@ export interface Broker {
 }
 
 /** Everything the broker serves over RPC and REST. */
-export const SERVICES = [AdminService, AgentService, AgentSync, GeneratorService, KeyService, StackService] as const;
+export const SERVICES = [
+  AdminService,
+  AgentService,
+  AgentSync,
+  GeneratorService,
+  KeyService,
+  StackService,
+  WebhookService,
+] as const;
 
 /** Longest poll. */
 const MAX_POLL_HOLD_MS = 25_000;
 const MAX_FRAME_BYTES = 256 * 1024;
 const WINDOW_FRAMES = 256;
+/** How long after the death of a replica another one sends its webhook deliveries. */
+const WEBHOOK_LEASE_MS = 15_000;
 /** Publications that wait to be parsed; more are refused with `too_many_requests`. Their texts have been read already. */
 const MAX_WAITING_TEXTS = 1000;
 /** Around a published text: the other fields, and JSON escapes of the text. */
@@ -75,11 +92,9 @@ export function createBroker(config: BrokerConfig, deps: BrokerDeps): Broker {
   const stopping = new AbortController();
   const feed = new ChangeFeed({ db, clock, log });
   const yaml = createYamlPool({ maxThreads: config.broker.yamlThreads, maxQueue: MAX_WAITING_TEXTS }, clock);
-  const blobs = createBlobStore(
-    config.broker.encryptionKey === undefined
-      ? []
-      : [{ keyId: config.broker.encryptionKeyId, key: Buffer.from(config.broker.encryptionKey, 'hex') }],
-  );
+  const keys = sealingKeys(config);
+  const blobs = createBlobStore(keys);
+  const secrets = createSecretBox(keys);
   const statusChanges = new StatusChanges(clock);
   const authenticator = new Authenticator({ db, clock, log }, { cacheTtlMs: config.broker.authCacheTtlSeconds * 1000 });
   const ingest = new Ingest({ db, clock, log, changed: (stackIds) => statusChanges.changed(stackIds) });
@@ -109,6 +124,25 @@ export function createBroker(config: BrokerConfig, deps: BrokerDeps): Broker {
     return Promise.resolve();
   });
   const metrics = createBrokerMetrics({ db, sync, yaml });
+  const mayReach = createAddressRule(config.broker.webhookAllowedNetworks);
+  const send = createSend({ clock, mayReach, resolve: resolveHost });
+  const deliveries: Deliveries = new Deliveries(
+    {
+      db,
+      clock,
+      log,
+      random: deps.random,
+      replicaId,
+      secrets,
+      send,
+      attempted: createWebhookMetrics(metrics, () => deliveries.inFlight),
+    },
+    {
+      batchSize: config.broker.webhookDeliveryBatchSize,
+      intervalMs: config.broker.webhookDeliveryIntervalSeconds * 1000,
+      leaseMs: WEBHOOK_LEASE_MS,
+    },
+  );
   const pipeline = createPipeline({
     db,
     committed: (changes) => {
@@ -130,6 +164,7 @@ export function createBroker(config: BrokerConfig, deps: BrokerDeps): Broker {
     connect.service(AgentService, agentService(pipeline, { acceptance, heartbeatIntervalMs: config.broker.heartbeatIntervalMs }));
     connect.service(GeneratorService, generatorService(pipeline));
     connect.service(KeyService, keyService(pipeline));
+    connect.service(WebhookService, webhookService(pipeline, { secrets, newId: deps.newId }));
     connect.service(
       AdminService,
       adminService(pipeline, {
@@ -175,7 +210,7 @@ export function createBroker(config: BrokerConfig, deps: BrokerDeps): Broker {
       stopping.abort(signal.reason);
     },
   };
-  const tasks = [stop, server, feed, sync, ingest, questions, gatekeeper, authenticator, createMaintenance(deps)];
+  const tasks = [stop, server, feed, sync, ingest, questions, gatekeeper, authenticator, deliveries, createMaintenance(deps)];
   return { tasks, server, yaml };
 }
 
@@ -194,6 +229,11 @@ function connections(sync: Sync) {
     transport: session.options.transport,
     epoch: session.options.epoch,
   }));
+}
+
+function sealingKeys({ broker }: BrokerConfig): readonly SealingKey[] {
+  if (broker.encryptionKey === undefined) return [];
+  return [{ keyId: broker.encryptionKeyId, key: Buffer.from(broker.encryptionKey, 'hex') }];
 }
 
 function tlsFiles({ tls }: BrokerConfig) {

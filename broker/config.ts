@@ -1,4 +1,5 @@
 import { type Config, ConfigError, defineConfig, loadConfig } from '#lib/config.ts';
+import { isNetwork } from './webhooks/addresses.ts';
 
 /** Every setting of the broker; also the reference page. */
 export const BROKER_SETTINGS = defineConfig(
@@ -69,9 +70,29 @@ export const BROKER_SETTINGS = defineConfig(
       type: 'string',
       secret: true,
       pattern: /^[0-9a-f]{64}$/,
-      meaning: 'AES-256 key, hex, for content at rest; none: content is not encrypted',
+      meaning: 'AES-256 key, hex, for content and for secrets of webhooks at rest; none: they are not encrypted',
     },
     'broker.encryption_key_id': { type: 'string', default: 'default', meaning: 'name of that key' },
+    'broker.webhook_delivery_batch_size': {
+      type: 'int',
+      default: 50,
+      min: 1,
+      max: 1000,
+      meaning: 'webhook deliveries taken at a time',
+    },
+    'broker.webhook_delivery_interval_seconds': {
+      type: 'int',
+      default: 5,
+      min: 1,
+      max: 3600,
+      unit: 's',
+      meaning: 'how late a webhook delivery is sent when no commit wakes the broker',
+    },
+    'broker.webhook_allowed_networks': {
+      type: 'list',
+      default: [],
+      meaning: 'networks such as 10.1.0.0/16 that webhooks may reach although they are private, loopback, link-local or metadata',
+    },
     'broker.reflection': { type: 'bool', default: true, meaning: 'gRPC reflection without a key' },
     'broker.metrics': { type: 'bool', default: true, meaning: '/metrics without a key' },
     'tls.cert': { type: 'string', meaning: 'file with the certificate chain; serves TLS together with tls.key' },
@@ -88,6 +109,12 @@ export function loadBrokerConfig(env: Readonly<Record<string, string | undefined
   const config = loadConfig(BROKER_SETTINGS, { env });
   if ((config.tls.cert === undefined) !== (config.tls.key === undefined)) {
     throw new ConfigError(['BROKKR__TLS__CERT and BROKKR__TLS__KEY go together: set both or neither']);
+  }
+  const wrong = config.broker.webhookAllowedNetworks.filter((network) => !isNetwork(network));
+  if (wrong.length > 0) {
+    throw new ConfigError(
+      wrong.map((network) => `broker.webhook_allowed_networks: ${network} is not a network such as 10.1.0.0/16`),
+    );
   }
   return config;
 }

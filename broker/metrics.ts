@@ -2,6 +2,7 @@ import { createMetrics, type Metrics } from '#lib/metrics.ts';
 import type { YamlPool } from '#lib/yaml-pool.ts';
 import type { Database } from './database.ts';
 import type { Sync } from './sync/sync.ts';
+import type { DeliveriesDeps } from './webhooks/deliveries.ts';
 
 /** What the broker's gauges look at. */
 export interface BrokerMetricsDeps {
@@ -47,4 +48,26 @@ export function createBrokerMetrics({ db, sync, yaml }: BrokerMetricsDeps): Metr
     },
   });
   return metrics;
+}
+
+/** The metrics of webhooks: what to call at the end of each attempt. `inFlight` is read at every scrape. */
+export function createWebhookMetrics(metrics: Metrics, inFlight: () => number): DeliveriesDeps['attempted'] {
+  const attempts = metrics.counter({
+    name: 'webhook_attempts_total',
+    help: 'attempts to deliver a webhook by result: delivered, or the kind of failure',
+    labels: ['result'],
+  });
+  const durations = metrics.histogram({
+    name: 'webhook_attempt_duration_seconds',
+    help: 'how long attempts to deliver a webhook take',
+  });
+  metrics.gauge({
+    name: 'webhook_attempts_in_flight',
+    help: 'attempts to deliver a webhook under way on this replica',
+    collect: (gauge) => gauge.set(inFlight()),
+  });
+  return (result, seconds) => {
+    attempts.inc({ result });
+    durations.observe(seconds);
+  };
 }

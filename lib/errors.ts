@@ -99,6 +99,11 @@ export const ERRORS = {
   invalid_deployment_object: [Code.InvalidArgument, 400],
   agent_not_associated: [Code.PermissionDenied, 403],
   generator_not_associated: [Code.PermissionDenied, 403],
+  // webhooks
+  webhook_not_found: [Code.NotFound, 404],
+  invalid_webhook: [Code.InvalidArgument, 400],
+  url_required: [Code.InvalidArgument, 400],
+  invalid_url_scheme: [Code.InvalidArgument, 400],
   // sync
   duplicate_identity: [Code.FailedPrecondition, 409],
   superseded: [Code.Aborted, 409],

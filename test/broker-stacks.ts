@@ -12,7 +12,8 @@ import type { Principal } from '../broker/api/principal.ts';
 import type { Database } from '../broker/database.ts';
 import { principalKey } from '../broker/http/context.ts';
 import { createErrorsInterceptor } from '../broker/http/rpc-errors.ts';
-import { type BlobKey, createBlobStore } from '../broker/stacks/blobs.ts';
+import type { SealingKey } from '../broker/sealing.ts';
+import { createBlobStore } from '../broker/stacks/blobs.ts';
 import { type StackServiceOptions, stackService } from '../broker/stacks/rpc.ts';
 import type { StatusChanges } from '../broker/stacks/status.ts';
 
@@ -42,7 +43,7 @@ export function testService(
     readonly yaml: YamlPool;
     readonly statusChanges?: StatusChanges;
     readonly clock?: Clock;
-    readonly keys?: readonly BlobKey[];
+    readonly keys?: readonly SealingKey[];
   },
   options: Partial<StackServiceOptions> = {},
 ): TestService {

@@ -8,7 +8,7 @@ import {
   type MessageShape,
   toBinary,
 } from '@bufbuild/protobuf';
-import { reflect } from '@bufbuild/protobuf/reflect';
+import { type ReflectMessage, reflect } from '@bufbuild/protobuf/reflect';
 import type { HandlerContext } from '@connectrpc/connect';
 import { BrokkrError, type JsonValue } from '#lib/errors.ts';
 import type { Database, Transaction } from '../database.ts';
@@ -80,7 +80,7 @@ export interface PipelineDeps {
 /** Longest `Idempotency-Key`. */
 const MAX_IDEMPOTENCY_KEY = 255;
 /** Fields that are shown once and never stored. */
-const SECRET_FIELDS = ['pak', 'initialPak'] as const;
+const SECRET_FIELDS: readonly string[] = ['pak', 'initialPak', 'secret'];
 
 /** Builds the pipeline of a broker. */
 export function createPipeline(deps: PipelineDeps): Pipeline {
@@ -226,10 +226,13 @@ function replay<O extends DescMessage>(
 
 function withoutSecrets<O extends DescMessage>(desc: O, message: MessageShape<O>): MessageShape<O> {
   const copy = fromBinary(desc, toBinary(desc, message));
-  const view = reflect(desc, copy);
-  for (const name of SECRET_FIELDS) {
-    const field = desc.field[name];
-    if (field) view.clear(field);
-  }
+  clearSecrets(reflect(desc, copy));
   return copy;
+}
+
+function clearSecrets(message: ReflectMessage): void {
+  for (const field of message.fields) {
+    if (SECRET_FIELDS.includes(field.localName)) message.clear(field);
+    else if (field.fieldKind === 'message' && message.isSet(field)) clearSecrets(message.get(field));
+  }
 }

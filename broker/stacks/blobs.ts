@@ -1,17 +1,9 @@
-import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
 import { promisify } from 'node:util';
 import { zstdCompress, zstdCompressSync, zstdDecompress, zstdDecompressSync } from 'node:zlib';
 import type { SourceText } from '#lib/yaml-content.ts';
 import type { Queryable } from '../database.ts';
+import { openSealed, type SealingKey, seal } from '../sealing.ts';
 import { type BlobRow, insertBlobs, listKnownBlobs, selectBlobs, touchBlobs } from './content-store.ts';
-
-/** A key for blobs at rest. */
-export interface BlobKey {
-  /** Name of the key, stored with every blob it encrypts. */
-  readonly keyId: string;
-  /** 32 bytes (AES-256). */
-  readonly key: Uint8Array;
-}
 
 /** Documents ready to be stored, made outside the transaction that writes them. */
 export interface EncodedBlobs {
@@ -37,8 +29,6 @@ const COMPRESS_FROM_BYTES = 4096;
 const SYNC_UP_TO_BYTES = 128 * 1024;
 /** Documents and bytes encoded between two turns of the event loop: one or two milliseconds. */
 const SLICE = { documents: 32, bytes: 256 * 1024 };
-const NONCE_BYTES = 12;
-const TAG_BYTES = 16;
 
 const compressLarge = promisify<Buffer, Buffer>(zstdCompress);
 const decompressLarge = promisify<Buffer, Buffer>(zstdDecompress);
@@ -52,7 +42,7 @@ async function decompress(bytes: Buffer, size: number): Promise<Buffer> {
 }
 
 /** Builds the store. The first key encrypts, all decrypt; without keys nothing is encrypted. */
-export function createBlobStore(keys: readonly BlobKey[] = []): BlobStore {
+export function createBlobStore(keys: readonly SealingKey[] = []): BlobStore {
   return {
     async encode(db, documents) {
       const byDigest = new Map(documents.map(({ sourceDigest, text }) => [sourceDigest, text]));
@@ -73,7 +63,7 @@ export function createBlobStore(keys: readonly BlobKey[] = []): BlobStore {
   };
 }
 
-async function encodeBlobs(texts: readonly (readonly [string, string])[], key: BlobKey | undefined): Promise<BlobRow[]> {
+async function encodeBlobs(texts: readonly (readonly [string, string])[], key: SealingKey | undefined): Promise<BlobRow[]> {
   const rows: BlobRow[] = [];
   let bytes = 0;
   for (const text of texts) {
@@ -87,7 +77,7 @@ async function encodeBlobs(texts: readonly (readonly [string, string])[], key: B
   return rows;
 }
 
-async function encodeBlob([digest, text]: readonly [string, string], key: BlobKey | undefined): Promise<BlobRow> {
+async function encodeBlob([digest, text]: readonly [string, string], key: SealingKey | undefined): Promise<BlobRow> {
   const plain = Buffer.from(text, 'utf8');
   const smaller = plain.length < COMPRESS_FROM_BYTES ? plain : await compress(plain);
   const compressed = smaller.length < plain.length;
@@ -97,28 +87,14 @@ async function encodeBlob([digest, text]: readonly [string, string], key: BlobKe
     size: plain.length,
     encoding: compressed ? 'zstd' : 'identity',
     key_id: key?.keyId ?? null,
-    bytes: key ? seal(bytes, key, digest) : bytes,
+    bytes: key ? seal(bytes, key, Buffer.from(digest, 'hex')) : bytes,
   };
 }
 
-async function decodeBlob(row: BlobRow, keys: readonly BlobKey[]): Promise<Buffer> {
+async function decodeBlob(row: BlobRow, keys: readonly SealingKey[]): Promise<Buffer> {
   const digest = row.digest.toString('hex');
   const key = keys.find(({ keyId }) => keyId === row.key_id);
   if (row.key_id !== null && !key) throw new Error(`blob ${digest} is encrypted with key ${row.key_id}, which is not configured`);
-  const bytes = key ? open(row.bytes, key, digest) : row.bytes;
+  const bytes = key ? openSealed(row.bytes, key, row.digest) : row.bytes;
   return row.encoding === 'zstd' ? await decompress(bytes, row.size) : bytes;
-}
-
-/** AES-256-GCM: nonce, ciphertext, tag. The digest is authenticated with it, so that rows cannot be swapped. */
-function seal(plain: Buffer, { key }: BlobKey, digest: string): Buffer {
-  const nonce = randomBytes(NONCE_BYTES);
-  const cipher = createCipheriv('aes-256-gcm', key, nonce).setAAD(Buffer.from(digest, 'hex'));
-  return Buffer.concat([nonce, cipher.update(plain), cipher.final(), cipher.getAuthTag()]);
-}
-
-function open(sealed: Buffer, { key }: BlobKey, digest: string): Buffer {
-  const end = sealed.length - TAG_BYTES;
-  const decipher = createDecipheriv('aes-256-gcm', key, sealed.subarray(0, NONCE_BYTES), { authTagLength: TAG_BYTES });
-  decipher.setAAD(Buffer.from(digest, 'hex')).setAuthTag(sealed.subarray(end));
-  return Buffer.concat([decipher.update(sealed.subarray(NONCE_BYTES, end)), decipher.final()]);
 }

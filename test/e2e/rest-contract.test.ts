@@ -4,7 +4,7 @@ import { expectShape, type ShapeName } from './shapes.ts';
 
 // C-005, C-020, C-026, C-028: every REST route of the broker, in the order in which somebody would use them.
 // Columns: caller, verb and path, body (raw YAML when it does not begin like JSON), status, schema of the answer ([…] is a
-// bare array, - an empty body) with fields it must have, and what of it is kept for later lines.
+// bare array, [str] one of texts, - an empty body) with fields it must have, and what of it is kept for later lines.
 const TABLE = `
 admin     | POST /auth/pak                                  |                                                | 200 | AuthResponse {"admin":true,"agent":null,"generator":null,"readonly":false} |
 admin     | POST /generators                                | {"name":"team","description":"a tenant"}       | 201 | CreateGeneratorResponse | generator=generator.id generatorPak=pak
@@ -85,7 +85,15 @@ admin     | DELETE /stacks/{stack}/labels/prod              |                   
 admin     | DELETE /stacks/{stack}/annotations/region       |                                                | 204 | - |
 admin     | DELETE /stacks/{stack}                          |                                                | 204 | - |
 admin     | DELETE /generators/{generator}                  |                                                | 204 | - |
+admin     | POST /webhooks                                  | {"name":"chat","url":"http://127.0.0.1:9/","event_types":["agent.*"]} | 201 | Webhook {"enabled":true,"filters":null,"has_auth_header":false,"max_retries":5,"timeout_seconds":30} | webhook=id
+admin     | GET /webhooks                                   |                                                | 200 | [Webhook] {"has_url":true,"secret":null} |
+admin     | GET /webhooks/{webhook}                         |                                                | 200 | Webhook {"name":"chat"} |
+admin     | PUT /webhooks/{webhook}                         | {"filters":{"stack_id":"{stack}"},"enabled":false} | 200 | Webhook {"enabled":false,"filters":{"agent_id":null,"stack_id":"{stack}","labels":[]}} |
+admin     | PUT /webhooks/{webhook}                         | {"filters":{},"enabled":true}                  | 200 | Webhook {"enabled":true,"filters":null} |
+admin     | GET /webhooks/event-types                       |                                                | 200 | [str] |
 admin     | DELETE /agents/{agent}                          |                                                | 204 | - |
+admin     | GET /webhooks/{webhook}/deliveries              |                                                | 200 | [WebhookDelivery] {"event_type":"agent.deregistered"} |
+admin     | DELETE /webhooks/{webhook}                      |                                                | 204 | - |
 `;
 
 interface Step {
@@ -163,7 +171,10 @@ function checkAnswer(answer: unknown, wanted: string): void {
   const items = list ? (answer as unknown[]) : [answer];
   if (list) expect(answer).toBeInstanceOf(Array);
   expect(items.length > 0).toBe(name !== '');
-  for (const item of items) expectShape(item, name as ShapeName);
+  for (const item of items) {
+    if (name === 'str') expect(item).toBeTypeOf('string');
+    else expectShape(item, name as ShapeName);
+  }
   if (fields) expect(items[0]).toMatchObject(JSON.parse(fields));
 }
 

@@ -1,0 +1,217 @@
+import type { Clock } from '#lib/clock.ts';
+import { errorText } from '#lib/errors.ts';
+import type { Logger } from '#lib/log.ts';
+import type { Task } from '#lib/run.ts';
+import { Wakeup } from '#lib/signal.ts';
+import { insertAudit } from '../api/store.ts';
+import type { Database } from '../database.ts';
+import { type ClaimedDelivery, claimDeliveries, recordAttempt, releaseDelivery, renewLeases } from './delivery-store.ts';
+import { type FailureKind, type Outcome, verdictOf } from './outcome.ts';
+import type { SecretBox, WebhookSecrets } from './secrets.ts';
+import type { Send } from './send.ts';
+import { disableSubscription } from './store.ts';
+
+/** What deliveries need. */
+export interface DeliveriesDeps {
+  readonly db: Database;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly random: () => number;
+  readonly replicaId: string;
+  readonly secrets: SecretBox;
+  readonly send: Send;
+  /** Told of every attempt that ended; `seconds` is how long it took. */
+  readonly attempted: (result: 'delivered' | FailureKind, seconds: number) => void;
+}
+
+/** Bounds of deliveries. */
+export interface DeliveriesOptions {
+  /** Rows claimed at a time. */
+  readonly batchSize: number;
+  /** How late a due delivery is seen when nothing wakes this replica. */
+  readonly intervalMs: number;
+  /** How long after the death of a replica another one takes over. Renewed three times in that time. */
+  readonly leaseMs: number;
+}
+
+/** A delivery that is being sent. */
+interface Flight {
+  readonly stop: AbortController;
+  readonly ended: Promise<void>;
+  /** Monotonic time at which the lease began at the latest. */
+  heldFromMs: number;
+}
+
+/** Attempts under way at one endpoint, over all replicas, and in this process. */
+const PER_ENDPOINT = 4;
+const IN_ALL = 100;
+/** Shortest wait for a retry, so that rows due at this instant do not spin. */
+const MIN_WAIT_MS = 10;
+/** What is under way gets this long when the process stops. */
+const DRAIN_MS = 5_000;
+const CHANNEL = 'webhook';
+
+/**
+ * Sends deliveries. A commit that queues some wakes every replica; each claims what is due under leases, at most
+ * `batchSize` at a time, and renews these while it sends. At least once: a replica that dies between sending and recording
+ * leaves the row to another one, which sends the same event under the same ids.
+ */
+export class Deliveries implements Task {
+  readonly name = 'webhooks';
+  readonly #deps: DeliveriesDeps;
+  readonly #options: DeliveriesOptions;
+  readonly #wakeup = new Wakeup();
+  readonly #flights = new Map<string, Flight>();
+
+  constructor(deps: DeliveriesDeps, options: DeliveriesOptions) {
+    this.#deps = deps;
+    this.#options = options;
+  }
+
+  /** Attempts under way now. */
+  get inFlight(): number {
+    return this.#flights.size;
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    const { db, clock } = this.#deps;
+    const drained = new AbortController();
+    const listening = db
+      .listen(CHANNEL, () => this.#wakeup.wake(), signal)
+      .catch((error: unknown) => {
+        if (!signal.aborted) throw error;
+      });
+    const sending = this.#sendDue(signal).then(async () => {
+      using grace = clock.deadline(DRAIN_MS, new AbortController().signal);
+      grace.signal.addEventListener('abort', () => this.#cutOff(), { once: true });
+      await Promise.all([...this.#flights.values()].map(({ ended }) => ended));
+      drained.abort();
+    });
+    await Promise.all([listening, sending, this.#keepLeases(drained.signal)]);
+  }
+
+  async #sendDue(signal: AbortSignal): Promise<void> {
+    const { clock, log } = this.#deps;
+    const { batchSize, intervalMs } = this.#options;
+    while (!signal.aborted) {
+      let waitMs = intervalMs;
+      try {
+        const { claimed, dueMs } = await this.#claim();
+        if (claimed === batchSize) continue;
+        waitMs = Math.max(MIN_WAIT_MS, Math.min(intervalMs, dueMs));
+      } catch (error) {
+        log.warn({ error: errorText(error) }, 'webhook deliveries could not be claimed, trying again');
+      }
+      await this.#wakeup.waitAtMost(waitMs, clock, signal).catch(() => undefined);
+    }
+  }
+
+  /** Takes a batch and begins to send it; returns its size, and when the next delivery that waits for its time is due. */
+  async #claim(): Promise<{ readonly claimed: number; readonly dueMs: number }> {
+    const { db, clock, replicaId } = this.#deps;
+    const { batchSize, leaseMs } = this.#options;
+    const limit = Math.min(batchSize, IN_ALL - this.#flights.size);
+    if (limit === 0) return { claimed: 0, dueMs: Number.POSITIVE_INFINITY }; // the next one that ends wakes us
+    const heldFromMs = clock.monotonic();
+    const lockKey = db.lockKey('webhook claim');
+    const claim = { replicaId, limit, perEndpoint: PER_ENDPOINT, leaseMs, lockKey };
+    const { deliveries, dueMs } = await db.transaction((tx) => claimDeliveries(tx, claim));
+    for (const delivery of deliveries) {
+      const stop = new AbortController();
+      const ended = this.#deliver(delivery, stop.signal).finally(() => {
+        this.#flights.delete(delivery.id);
+        this.#wakeup.wake();
+      });
+      this.#flights.set(delivery.id, { stop, ended, heldFromMs });
+    }
+    return { claimed: deliveries.length, dueMs };
+  }
+
+  /** One attempt, from the secrets to its record. Never rejects: what cannot be recorded is sent again by whoever claims it. */
+  async #deliver(delivery: ClaimedDelivery, signal: AbortSignal): Promise<void> {
+    const { db, clock, log, replicaId, attempted } = this.#deps;
+    const { id, attempts } = delivery;
+    const beganMs = clock.monotonic();
+    try {
+      const outcome = await this.#attempt(delivery, signal);
+      attempted(outcome.kind === 'delivered' ? 'delivered' : outcome.failure, (clock.monotonic() - beganMs) / 1000);
+      await this.#record(delivery, outcome);
+    } catch (error) {
+      if (!signal.aborted) log.warn({ delivery: id, error: errorText(error) }, 'end of a webhook attempt not recorded');
+      else await releaseDelivery(db, { id, replicaId, attempts }).catch(() => undefined); // its lease runs out by itself
+    }
+  }
+
+  async #attempt(delivery: ClaimedDelivery, signal: AbortSignal): Promise<Outcome> {
+    const { secrets, send } = this.#deps;
+    let opened: WebhookSecrets;
+    try {
+      opened = secrets.open(delivery.subscription);
+    } catch (error) {
+      return { kind: 'failed', failure: 'key', message: errorText(error) };
+    }
+    const message = {
+      deliveryId: delivery.id,
+      eventId: delivery.event_id,
+      eventType: delivery.event_type,
+      payload: delivery.payload,
+      timeoutMs: delivery.subscription.timeout_seconds * 1000,
+    };
+    return await send(opened, message, signal);
+  }
+
+  async #record(delivery: ClaimedDelivery, outcome: Outcome): Promise<void> {
+    const { db, random, log, replicaId } = this.#deps;
+    const { id, attempts, subscription } = delivery;
+    const verdict = verdictOf(outcome, { attempts, maxRetries: subscription.max_retries }, random);
+    const failed = outcome.kind === 'failed' ? outcome : undefined;
+    const record = {
+      id,
+      replicaId,
+      attempts,
+      status: verdict.kind === 'done' ? 'success' : verdict.kind === 'retry' ? 'failed' : 'dead',
+      afterMs: verdict.kind === 'retry' ? verdict.afterMs : undefined,
+      errorKind: failed?.failure,
+      error: failed?.message,
+      statusCode: outcome.statusCode,
+    } as const;
+    await db.transaction(async (tx) => {
+      if (!(await recordAttempt(tx, record)) || verdict.kind !== 'dead') return;
+      const resource = { principal: undefined, resourceType: 'webhook_subscription', resourceId: subscription.id } as const;
+      const details = { delivery_id: id, event_type: delivery.event_type, attempts, kind: failed?.failure ?? null };
+      await insertAudit(tx, [{ ...resource, action: 'webhook.delivery_failed', details }]);
+      if (verdict.disable && (await disableSubscription(tx, subscription.id, failed?.message ?? '')))
+        await insertAudit(tx, [
+          { ...resource, action: 'webhook.disabled', details: { status_code: outcome.statusCode ?? null } },
+        ]);
+    });
+    if (!failed) return;
+    const fields = { webhook: subscription.id, delivery: id, kind: failed.failure, attempt: attempts, error: failed.message };
+    log.warn({ ...fields, ...(verdict.kind === 'retry' && { retryMs: verdict.afterMs }) }, 'webhook not delivered');
+  }
+
+  /** Renews leases until everything under way has ended. What is lost, or may be, is cut off: another replica may send it. */
+  async #keepLeases(drained: AbortSignal): Promise<void> {
+    const { db, clock, log, replicaId } = this.#deps;
+    const { leaseMs } = this.#options;
+    while (!drained.aborted) {
+      await clock.sleep(leaseMs / 3, drained).catch(() => undefined);
+      const flights = [...this.#flights];
+      if (flights.length === 0) continue;
+      const renewedMs = clock.monotonic();
+      const ids = flights.map(([id]) => id);
+      const held = await renewLeases(db, replicaId, ids, leaseMs).catch((error: unknown) => {
+        log.warn({ error: errorText(error) }, 'leases of webhook deliveries not renewed');
+        return undefined;
+      });
+      for (const [id, flight] of flights) {
+        if (held?.includes(id)) flight.heldFromMs = renewedMs;
+        else if (held || clock.monotonic() - flight.heldFromMs > leaseMs / 2) flight.stop.abort(new Error('the lease was lost'));
+      }
+    }
+  }
+
+  #cutOff(): void {
+    for (const { stop } of this.#flights.values()) stop.abort(new Error('the broker is stopping'));
+  }
+}

@@ -1,0 +1,187 @@
+import type { Page } from '../api/page.ts';
+import type { Queryable } from '../database.ts';
+
+/** Where a delivery stands. */
+export type DeliveryStatus = 'pending' | 'acquired' | 'success' | 'failed' | 'dead';
+
+/** A delivery as read. */
+export interface DeliveryRow {
+  readonly id: string;
+  readonly subscription_id: string;
+  readonly event_type: string;
+  readonly event_id: string;
+  readonly payload: string;
+  readonly status: DeliveryStatus;
+  readonly due_at: string | null;
+  readonly acquired_by: string | null;
+  readonly attempts: number;
+  readonly last_attempt_at: string | null;
+  readonly last_error_kind: string | null;
+  readonly last_error: string | null;
+  readonly status_code: number | null;
+  readonly created_at: string;
+  readonly completed_at: string | null;
+}
+
+/** What a list of deliveries is narrowed to. */
+export interface DeliveryFilter {
+  readonly subscriptionId: string;
+  readonly status: DeliveryStatus | undefined;
+  readonly offset: number;
+}
+
+/** Deliveries, newest first. */
+export async function listDeliveries(
+  tx: Queryable,
+  { subscriptionId, status, offset }: DeliveryFilter,
+  { fetch, after }: Page,
+): Promise<DeliveryRow[]> {
+  return await tx.query<DeliveryRow>(
+    `select id, subscription_id, event_type, event_id, payload, status, due_at, acquired_by, attempts, last_attempt_at,
+       last_error_kind, last_error, status_code, created_at, completed_at
+     from webhook_delivery
+     where subscription_id = $2 and ($3::text is null or status = $3)
+       and ($5::timestamptz is null or (created_at, id) < ($5, $6::uuid))
+     order by created_at desc, id desc limit $1 offset $4`,
+    [fetch, subscriptionId, status ?? null, offset, after?.createdAt ?? null, after?.id ?? null],
+  );
+}
+
+/** A delivery that this replica may send now, with what it needs of its subscription. */
+export interface ClaimedDelivery {
+  readonly id: string;
+  readonly event_id: string;
+  readonly event_type: string;
+  readonly payload: string;
+  /** This attempt included. */
+  readonly attempts: number;
+  readonly subscription: {
+    readonly id: string;
+    readonly max_retries: number;
+    readonly timeout_seconds: number;
+    readonly sealed: Buffer;
+    readonly key_id: string | null;
+  };
+}
+
+/** Whose claim, and its bounds. */
+export interface Claim {
+  readonly replicaId: string;
+  /** Rows at most. */
+  readonly limit: number;
+  /** Deliveries of one subscription under way at a time, over all replicas. */
+  readonly perEndpoint: number;
+  readonly leaseMs: number;
+  /** Key of the lock under which replicas claim one after another, so that they count each other's. */
+  readonly lockKey: string;
+}
+
+/**
+ * Takes due deliveries under a lease, oldest first; those whose lease ran out are due again. Call in a transaction of its
+ * own. The lock comes first, in a statement before: what follows must see the claims of whoever held it. `dueMs` is the time
+ * until the next delivery is due, by the same clock, so that none falls between; infinite when none waits.
+ */
+export async function claimDeliveries(
+  tx: Queryable,
+  claim: Claim,
+): Promise<{ readonly deliveries: readonly ClaimedDelivery[]; readonly dueMs: number }> {
+  await tx.query('select pg_advisory_xact_lock($1)', [claim.lockKey]);
+  const rows = await tx.query<Omit<ClaimedDelivery, 'subscription'> & SubscriptionColumns>(
+    `with busy as (
+       select subscription_id, count(*) as sending from webhook_delivery
+       where status = 'acquired' and due_at > now() group by subscription_id
+     ), due as (
+       select d.id, s.id as subscription_id, s.max_retries, s.timeout_seconds, s.sealed, s.key_id
+       from webhook_subscription s
+       left join busy b on b.subscription_id = s.id
+       cross join lateral (
+         select w.id, w.due_at from webhook_delivery w where w.subscription_id = s.id and w.due_at <= now()
+         order by w.due_at, w.id limit greatest(0, $3 - coalesce(b.sending, 0)) for update skip locked
+       ) d
+       where s.enabled order by d.due_at, d.id limit $2
+     )
+     update webhook_delivery d set status = 'acquired', acquired_by = $1, due_at = now() + make_interval(secs => $4),
+       attempts = d.attempts + 1, last_attempt_at = now()
+     from due where d.id = due.id
+     returning d.id, d.event_id, d.event_type, d.payload, d.attempts,
+       due.subscription_id, due.max_retries, due.timeout_seconds, due.sealed, due.key_id`,
+    [claim.replicaId, claim.limit, claim.perEndpoint, claim.leaseMs / 1000],
+  );
+  const deliveries = rows.map(({ subscription_id, max_retries, timeout_seconds, sealed, key_id, ...delivery }) => ({
+    ...delivery,
+    subscription: { id: subscription_id, max_retries, timeout_seconds, sealed, key_id },
+  }));
+  return { deliveries, dueMs: await nextDueMs(tx) };
+}
+
+interface SubscriptionColumns {
+  readonly subscription_id: string;
+  readonly max_retries: number;
+  readonly timeout_seconds: number;
+  readonly sealed: Buffer;
+  readonly key_id: string | null;
+}
+
+async function nextDueMs(tx: Queryable): Promise<number> {
+  const [row] = await tx.query<{ ms: number | null }>(
+    'select (extract(epoch from min(due_at) - now()) * 1000)::float8 as ms from webhook_delivery where due_at > now()',
+  );
+  return row?.ms ?? Number.POSITIVE_INFINITY;
+}
+
+/** Prolongs leases; returns the deliveries that this replica still holds. */
+export async function renewLeases(tx: Queryable, replicaId: string, ids: readonly string[], leaseMs: number): Promise<string[]> {
+  const rows = await tx.query<{ id: string }>(
+    `update webhook_delivery set due_at = now() + make_interval(secs => $3)
+     where id = any($2::uuid[]) and acquired_by = $1 and status = 'acquired' returning id`,
+    [replicaId, ids, leaseMs / 1000],
+  );
+  return rows.map(({ id }) => id);
+}
+
+/** How an attempt ended, for its row. */
+export interface AttemptRecord {
+  readonly id: string;
+  readonly replicaId: string;
+  /** Number of the attempt: whoever lost the lease meanwhile records nothing. */
+  readonly attempts: number;
+  readonly status: 'success' | 'failed' | 'dead';
+  /** Wait until the next one, with `failed`. */
+  readonly afterMs: number | undefined;
+  readonly errorKind: string | undefined;
+  readonly error: string | undefined;
+  readonly statusCode: number | undefined;
+}
+
+/** Stores the end of an attempt; false when the lease was lost. */
+export async function recordAttempt(tx: Queryable, record: AttemptRecord): Promise<boolean> {
+  const rows = await tx.query(
+    `update webhook_delivery set status = $4, due_at = now() + make_interval(secs => $5), acquired_by = null,
+       last_error_kind = $6, last_error = $7, status_code = $8,
+       completed_at = case when $4 in ('success', 'dead') then now() end
+     where id = $1 and acquired_by = $2 and attempts = $3 and status = 'acquired' returning 1`,
+    [
+      record.id,
+      record.replicaId,
+      record.attempts,
+      record.status,
+      record.afterMs === undefined ? null : record.afterMs / 1000,
+      record.errorKind ?? null,
+      record.error ?? null,
+      record.statusCode ?? null,
+    ],
+  );
+  return rows.length > 0;
+}
+
+/** Gives a delivery back whose attempt was cut off by a stop, to be sent again at once. */
+export async function releaseDelivery(
+  tx: Queryable,
+  { id, replicaId, attempts }: Pick<AttemptRecord, 'id' | 'replicaId' | 'attempts'>,
+): Promise<void> {
+  await tx.query(
+    `update webhook_delivery set status = 'pending', due_at = now(), acquired_by = null
+     where id = $1 and acquired_by = $2 and attempts = $3 and status = 'acquired'`,
+    [id, replicaId, attempts],
+  );
+}

@@ -1,0 +1,52 @@
+import { randomBytes } from 'node:crypto';
+import { openSealed, type SealingKey, seal } from '../sealing.ts';
+
+/** What of a subscription is never shown again. */
+export interface WebhookSecrets {
+  readonly url: string;
+  /** Value of the header Authorization. */
+  readonly authHeader?: string;
+  /** Signing secret: `whsec_` and base64 (standardwebhooks.com, "Signature scheme"). */
+  readonly signing: string;
+}
+
+/** Secrets as stored. */
+export interface SealedSecrets {
+  readonly sealed: Buffer;
+  /** Key that encrypts them; null when none does. */
+  readonly key_id: string | null;
+}
+
+/** Puts secrets into rows and takes them out. */
+export interface SecretBox {
+  /** Encrypts with the first key; without keys the secrets are stored as they are. */
+  seal(subscriptionId: string, secrets: WebhookSecrets): SealedSecrets;
+  /** Throws when the row's key is not configured or does not fit. */
+  open(row: SealedSecrets & { readonly id: string }): WebhookSecrets;
+}
+
+/** Bytes of a signing secret; the specification asks for 24 to 64. */
+const SIGNING_BYTES = 32;
+
+/** Builds the box; the first key encrypts, all decrypt. */
+export function createSecretBox(keys: readonly SealingKey[]): SecretBox {
+  const place = (id: string) => Buffer.from(`webhook/${id}`);
+  return {
+    seal(id, secrets) {
+      const plain = Buffer.from(JSON.stringify(secrets));
+      const [key] = keys;
+      return key ? { sealed: seal(plain, key, place(id)), key_id: key.keyId } : { sealed: plain, key_id: null };
+    },
+    open({ id, sealed, key_id }) {
+      const key = keys.find(({ keyId }) => keyId === key_id);
+      if (key_id !== null && !key) throw new Error(`webhook ${id} is encrypted with key ${key_id}, which is not configured`);
+      const plain = key ? openSealed(sealed, key, place(id)) : sealed;
+      return JSON.parse(plain.toString('utf8')) as WebhookSecrets;
+    },
+  };
+}
+
+/** A new signing secret. */
+export function newSigningSecret(): string {
+  return `whsec_${randomBytes(SIGNING_BYTES).toString('base64')}`;
+}

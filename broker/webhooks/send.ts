@@ -1,0 +1,163 @@
+import { lookup } from 'node:dns/promises';
+import { request as httpRequest, type IncomingMessage } from 'node:http';
+import { request as httpsRequest } from 'node:https';
+import { isIP, type LookupFunction } from 'node:net';
+import { type Clock, TimeoutError } from '#lib/clock.ts';
+import { errorText } from '#lib/errors.ts';
+import { abortable } from '#lib/signal.ts';
+import type { AddressRule } from './addresses.ts';
+import { type FailureKind, type Outcome, retryAfterMs } from './outcome.ts';
+import type { WebhookSecrets } from './secrets.ts';
+import { signatureHeaders } from './signature.ts';
+
+/** One event for one endpoint. */
+export interface WebhookMessage {
+  readonly deliveryId: string;
+  readonly eventId: string;
+  readonly eventType: string;
+  /** Posted and signed as it is. */
+  readonly payload: string;
+  /** Bound of the whole attempt. */
+  readonly timeoutMs: number;
+}
+
+/** An address of a host, as `dns.lookup` gives it. */
+export interface ResolvedAddress {
+  readonly address: string;
+  readonly family: number;
+}
+
+/** What sending needs. */
+export interface SendDeps {
+  readonly clock: Clock;
+  readonly mayReach: AddressRule;
+  /** All addresses of a name; rejects with the codes of `dns.lookup`. */
+  readonly resolve: (host: string) => Promise<readonly ResolvedAddress[]>;
+}
+
+/** Makes one attempt. Rejects only when `signal` aborts first: then nobody knows whether it arrived. */
+export type Send = (secrets: WebhookSecrets, message: WebhookMessage, signal: AbortSignal) => Promise<Outcome>;
+
+/** Text of an answer that is read, for the error message. */
+const MAX_ANSWER_BYTES = 512;
+
+/** The system's resolver. */
+export async function resolveHost(host: string): Promise<readonly ResolvedAddress[]> {
+  return await lookup(host, { all: true });
+}
+
+/**
+ * Posts events. The name is resolved once, every address has to be one that webhooks may reach, and the connection goes
+ * to exactly these addresses: a name that changes between check and connection gains nothing. Redirects are not followed.
+ */
+export function createSend({ clock, mayReach, resolve }: SendDeps): Send {
+  return async (secrets, message, signal) => {
+    using deadline = clock.deadline(message.timeoutMs, signal);
+    try {
+      const url = new URL(secrets.url);
+      const addresses = await abortable(addressesOf(url, resolve), deadline.signal);
+      const blocked = addresses.find(({ address }) => !mayReach(address));
+      if (blocked) {
+        const text = `${url.hostname} is at ${blocked.address}, which webhooks may not reach (broker.webhook_allowed_networks)`;
+        return { kind: 'failed', failure: 'blocked', message: text };
+      }
+      const headers = headersOf(secrets, message, Math.floor(clock.now() / 1000));
+      const answer = await post(url, { headers, body: message.payload, addresses }, deadline.signal);
+      return await outcomeOf(answer, clock.now());
+    } catch (error) {
+      signal.throwIfAborted();
+      return { kind: 'failed', failure: failureOf(error), message: errorText(error).slice(0, MAX_ANSWER_BYTES) };
+    }
+  };
+}
+
+async function addressesOf(url: URL, resolve: SendDeps['resolve']): Promise<readonly ResolvedAddress[]> {
+  const host = url.hostname.replace(/^\[(.*)\]$/, '$1');
+  const family = isIP(host);
+  return family === 0 ? await resolve(host) : [{ address: host, family }];
+}
+
+function headersOf(
+  { authHeader, signing }: WebhookSecrets,
+  { deliveryId, eventId, eventType, payload }: WebhookMessage,
+  timestampSeconds: number,
+): Record<string, string> {
+  return {
+    'content-type': 'application/json',
+    'content-length': String(Buffer.byteLength(payload)),
+    'user-agent': 'brokkr-broker',
+    'x-brokkr-event-type': eventType,
+    'x-brokkr-delivery-id': deliveryId,
+    ...signatureHeaders(signing, { id: eventId, timestampSeconds, body: payload }),
+    ...(authHeader !== undefined && { authorization: authHeader }),
+  };
+}
+
+interface Post {
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body: string;
+  readonly addresses: readonly ResolvedAddress[];
+}
+
+/** Resolves with the head of the answer. A connection of its own for each: none is kept to an address that was fine once. */
+function post(url: URL, { headers, body, addresses }: Post, signal: AbortSignal): Promise<IncomingMessage> {
+  const [first] = addresses;
+  const toResolved: LookupFunction = (_host, options, callback) => {
+    if (options.all) callback(null, [...addresses]);
+    else callback(null, first?.address ?? '', first?.family ?? 0);
+  };
+  return new Promise((resolve, reject) => {
+    const request = url.protocol === 'https:' ? httpsRequest : httpRequest;
+    const outgoing = request(url, { method: 'POST', headers, agent: false, lookup: toResolved, signal }, resolve);
+    outgoing.on('error', (error) => reject(signal.aborted ? signal.reason : error));
+    outgoing.end(body);
+  });
+}
+
+async function outcomeOf(answer: IncomingMessage, nowMs: number): Promise<Outcome> {
+  const statusCode = answer.statusCode ?? 0;
+  const said = await beginningOf(answer);
+  if (statusCode >= 200 && statusCode < 300) return { kind: 'delivered', statusCode };
+  const wait = retryAfterMs(answer.headers['retry-after'], nowMs);
+  const failure = statusCode >= 500 ? '5xx' : statusCode >= 400 ? '4xx' : 'redirect';
+  const what = failure === 'redirect' ? 'redirects are not followed' : said;
+  const message = `the endpoint answered ${statusCode}${what === '' ? '' : `: ${what}`}`;
+  return { kind: 'failed', failure, message, statusCode, ...(wait !== undefined && { retryAfterMs: wait }) };
+}
+
+/** Text of an answer until it is long enough, ends, or the time is over; the status counts in each case. */
+async function beginningOf(answer: IncomingMessage): Promise<string> {
+  const parts: Buffer[] = [];
+  let size = 0;
+  try {
+    for await (const part of answer) {
+      parts.push(part);
+      size += part.length;
+      if (size >= MAX_ANSWER_BYTES) break; // leaving the loop destroys the answer
+    }
+  } catch {
+    // what came before the connection broke is enough
+  }
+  return Buffer.concat(parts).subarray(0, MAX_ANSWER_BYTES).toString('utf8').replaceAll('\0', '').trim();
+}
+
+const BY_CODE: Readonly<Record<string, FailureKind>> = {
+  ENOTFOUND: 'dns',
+  EAI_AGAIN: 'dns',
+  EAI_FAIL: 'dns',
+  ENODATA: 'dns',
+  ECONNREFUSED: 'refused',
+  EHOSTUNREACH: 'refused',
+  ENETUNREACH: 'refused',
+  EADDRNOTAVAIL: 'refused',
+  ETIMEDOUT: 'timeout',
+  EPROTO: 'tls',
+};
+const TLS =
+  /^(ERR_SSL_|ERR_TLS_|ERR_OSSL_|CERT_|UNABLE_TO_|DEPTH_ZERO_|SELF_SIGNED_|HOSTNAME_MISMATCH|INVALID_CA|INVALID_PURPOSE|PATH_LENGTH_EXCEEDED)/;
+
+function failureOf(error: unknown): FailureKind {
+  if (error instanceof TimeoutError) return 'timeout';
+  const code = error instanceof Error && 'code' in error ? String(error.code) : '';
+  return BY_CODE[code] ?? (TLS.test(code) ? 'tls' : 'connection');
+}
