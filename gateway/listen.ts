@@ -27,8 +27,6 @@ export function http1Exchange(request: IncomingMessage, response: ServerResponse
     },
     sink: response,
     respond(status, headers) {
-      // an answer that comes before the request was read leaves bytes behind that are no request
-      if (!request.complete) response.setHeader('connection', 'close');
       response.writeHead(status, headers);
       response.flushHeaders();
     },
@@ -72,7 +70,7 @@ export function http2Exchange(stream: ServerHttp2Stream, headers: IncomingHttpHe
       trailers = last;
       stream.end();
     },
-    cut: () => stream.close(constants.NGHTTP2_INTERNAL_ERROR),
+    cut: () => void stream.destroy(new Error('the answer broke off')), // to close it would end the body first, as if it were whole
   };
 }
 

@@ -4,6 +4,7 @@ import { type Clock, TimeoutError } from '#lib/clock.ts';
 import { errorText } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Timeouts } from '#lib/timeouts.ts';
+import { isWhole } from './body.ts';
 import type { Answer, Exchange } from './exchange.ts';
 import { endToEnd, upstreamHeaders } from './headers.ts';
 import type { GatewayMetrics } from './metrics.ts';
@@ -87,6 +88,7 @@ async function relay(exchange: Exchange, answer: Answer, outcome: Outcome): Prom
       outcome.bytes += chunk.length;
     });
     await pipeline(answer.body, exchange.sink, { end: false });
+    if (!isWhole(answer.body)) throw new Error('the upstream broke off');
   }
   exchange.end(endToEnd(answer.trailers()));
 }

@@ -3,6 +3,7 @@ import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Timeouts } from '#lib/timeouts.ts';
+import { sendBody } from './body.ts';
 import { type Address, dialError } from './dial.ts';
 import type { Answer, UpstreamRequest } from './exchange.ts';
 
@@ -42,9 +43,8 @@ export class Http1Connections {
     });
     answer.catch(() => undefined); // waited for below, unless there is no connection
     await this.#connected(outgoing);
-    if (request.body) request.body.pipe(outgoing);
+    if (request.body) sendBody(request.body, outgoing);
     else outgoing.end();
-    outgoing.once('close', () => request.body?.unpipe(outgoing).resume());
     return await answer;
   }
 

@@ -3,6 +3,7 @@ import type { Clock } from '#lib/clock.ts';
 import { keepAlive, SESSION_WINDOW_BYTES, STREAM_WINDOW_BYTES } from '#lib/http2-server.ts';
 import { abortable } from '#lib/signal.ts';
 import type { Timeouts } from '#lib/timeouts.ts';
+import { sendBody } from './body.ts';
 import { type Address, dialError } from './dial.ts';
 import type { Answer, UpstreamRequest } from './exchange.ts';
 
@@ -37,28 +38,19 @@ export class Http2Sessions {
    */
   async send(request: UpstreamRequest, signal: AbortSignal): Promise<Answer> {
     const session = await this.#take(signal);
-    const stream = session.request(
-      {
-        ...request.headers,
-        ':method': request.method,
-        ':path': request.target,
-        ':authority': request.host,
-        ':scheme': this.#address.url.protocol.slice(0, -1),
-      },
-      { endStream: request.body === undefined },
-    );
-    this.#sessions.set(session, (this.#sessions.get(session) ?? 0) + 1);
-    const breakOff = () => stream.close(constants.NGHTTP2_CANCEL);
-    stream.once('close', () => {
-      signal.removeEventListener('abort', breakOff);
+    const release = () => {
       this.#sessions.set(session, (this.#sessions.get(session) ?? 1) - 1);
       if (session.destroyed) this.#sessions.delete(session);
-    });
-    signal.addEventListener('abort', breakOff, { once: true });
-    if (request.body) {
-      request.body.pipe(stream);
-      stream.once('close', () => request.body?.unpipe(stream).resume());
+    };
+    let stream: ClientHttp2Stream;
+    try {
+      stream = this.#request(session, request, signal);
+    } catch (error) {
+      release();
+      throw error;
     }
+    stream.once('close', release);
+    if (request.body) sendBody(request.body, stream);
     return await answerOf(stream);
   }
 
@@ -68,11 +60,27 @@ export class Http2Sessions {
     for (const session of this.#sessions.keys()) session.close();
   }
 
+  /** An abort resets the stream; to close it would end the body first, as if it were whole. */
+  #request(
+    session: ClientHttp2Session,
+    { headers, method, target, host, body }: UpstreamRequest,
+    signal: AbortSignal,
+  ): ClientHttp2Stream {
+    const scheme = this.#address.url.protocol.slice(0, -1);
+    return session.request(
+      { ...headers, ':method': method, ':path': target, ':authority': host, ':scheme': scheme },
+      { endStream: body === undefined, signal },
+    );
+  }
+
+  /** A connection with room for one more stream, which is counted at once. */
   async #take(signal: AbortSignal): Promise<ClientHttp2Session> {
     for (;;) {
       for (const [session, streams] of this.#sessions) {
         const allowed = Math.min(MAX_STREAMS_PER_SESSION, session.remoteSettings.maxConcurrentStreams ?? MAX_STREAMS_PER_SESSION);
-        if (!session.closed && !session.destroyed && streams < allowed) return session;
+        if (session.closed || session.destroyed || streams >= allowed) continue;
+        this.#sessions.set(session, streams + 1);
+        return session;
       }
       this.#dialling ??= this.#dial().finally(() => {
         this.#dialling = undefined;
