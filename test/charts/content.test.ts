@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { AGENT_SETTINGS } from '../../agent/config.ts';
 import { BROKER_SETTINGS } from '../../broker/config.ts';
 import { loadConfig } from '../../lib/config.ts';
-import { type ChartName, type Helm, openHelm, type Rendered } from './helm.ts';
+import { type ChartName, chartPath, type Helm, openHelm, type Rendered } from './helm.ts';
 import { MATRIX } from './matrix.ts';
 
 let helm: Helm;
@@ -87,6 +87,14 @@ describe('the chart of the broker', () => {
     const url = new URL(secretText(objects, 'brokkr-broker-postgresql', 'database-url'));
     expect(url.host).toBe('brokkr-broker-postgresql:5432');
     expect(url.password).toBe(secretText(objects, 'brokkr-broker-postgresql', 'password'));
+  });
+
+  it('has names that Kubernetes takes, however long that of the release is', async () => {
+    const release = 'r'.repeat(53); // Helm's limit
+    const text = await helm.run(['template', release, chartPath('brokkr-broker')]);
+    const names = [...text.matchAll(/^ {2}name: (\S+)$/gm)].map(([, name = '']) => name);
+    expect(names.filter((name) => name.length > 52)).toEqual([]); // 11 more for a StatefulSet's revision, of 63
+    expect(new Set(names).size).toBe(2);
   });
 
   it('makes another password for each installation', async () => {

@@ -39,7 +39,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if .existingSecret -}}
 {name: {{ .existingSecret }}, key: {{ .existingSecretKey }}}
 {{- else if .enabled -}}
-{name: {{ $.Release.Name }}-postgresql, key: database-url}
+{name: {{ include "postgresql.fullname" $ }}, key: database-url}
 {{- else -}}
 {name: {{ include "broker.fullname" $ }}, key: database-url}
 {{- end -}}
