@@ -1,6 +1,9 @@
 import { readFile } from 'node:fs/promises';
 import { load } from 'js-yaml';
 import { expect, it } from 'vitest';
+import { AGENT_SETTINGS } from '../../agent/config.ts';
+import { BROKER_SETTINGS } from '../../broker/config.ts';
+import { describeConfig } from '../../lib/config.ts';
 import { type ChartName, chartPath } from './helm.ts';
 
 /** Values that the network documentation names; `broker.pak` and the like are those of the agent's chart. */
@@ -96,4 +99,16 @@ it.each(CHARTS)('the schema of %s takes nothing that the reference has not', asy
       return names.some((each) => each.startsWith(`${name}.`)) ? [] : [name]; // a group that has a schema of its own
     });
   expect(unknown(schema, [])).toEqual([]);
+});
+
+it.each([
+  ['brokkr-broker', 'broker', describeConfig(BROKER_SETTINGS)],
+  ['brokkr-agent', 'agent', describeConfig(AGENT_SETTINGS)],
+] as const)('no secret of %s is taken as a setting, which a ConfigMap would show', async (chart, group, settings) => {
+  const schema = JSON.parse(await readFile(`${chartPath(chart)}/values.schema.json`, 'utf8'));
+  const secrets = settings.filter(({ secret }) => secret).map(({ key }) => key);
+  expect(secrets.length).toBeGreaterThan(0);
+  expect(schema.properties[group].properties.settings.properties).toMatchObject(
+    Object.fromEntries(secrets.map((key) => [key, false])),
+  );
 });
