@@ -164,7 +164,7 @@ export function createBroker(config: BrokerConfig, deps: BrokerDeps): Broker {
     connect.service(AgentService, agentService(pipeline, { acceptance, heartbeatIntervalMs: config.broker.heartbeatIntervalMs }));
     connect.service(GeneratorService, generatorService(pipeline));
     connect.service(KeyService, keyService(pipeline));
-    connect.service(WebhookService, webhookService(pipeline, { secrets, newId: deps.newId }));
+    connect.service(WebhookService, webhookService(pipeline, { secrets, send, clock, newId: deps.newId }));
     connect.service(
       AdminService,
       adminService(pipeline, {
@@ -210,7 +210,18 @@ export function createBroker(config: BrokerConfig, deps: BrokerDeps): Broker {
       stopping.abort(signal.reason);
     },
   };
-  const tasks = [stop, server, feed, sync, ingest, questions, gatekeeper, authenticator, deliveries, createMaintenance(deps)];
+  const tasks = [
+    stop,
+    server,
+    feed,
+    sync,
+    ingest,
+    questions,
+    gatekeeper,
+    authenticator,
+    deliveries,
+    createMaintenance(deps, { webhookRetentionDays: config.broker.webhookCleanupRetentionDays }),
+  ];
   return { tasks, server, yaml };
 }
 
@@ -231,9 +242,14 @@ function connections(sync: Sync) {
   }));
 }
 
+/** The key that encrypts comes first; without it there are no old ones either (`loadBrokerConfig`). */
 function sealingKeys({ broker }: BrokerConfig): readonly SealingKey[] {
+  const old = broker.encryptionOldKeys.map((text) => {
+    const [keyId = '', hex = ''] = text.split('=');
+    return { keyId, key: Buffer.from(hex, 'hex') };
+  });
   if (broker.encryptionKey === undefined) return [];
-  return [{ keyId: broker.encryptionKeyId, key: Buffer.from(broker.encryptionKey, 'hex') }];
+  return [{ keyId: broker.encryptionKeyId, key: Buffer.from(broker.encryptionKey, 'hex') }, ...old];
 }
 
 function tlsFiles({ tls }: BrokerConfig) {

@@ -73,6 +73,13 @@ export const BROKER_SETTINGS = defineConfig(
       meaning: 'AES-256 key, hex, for content and for secrets of webhooks at rest; none: they are not encrypted',
     },
     'broker.encryption_key_id': { type: 'string', default: 'default', meaning: 'name of that key' },
+    'broker.encryption_old_keys': {
+      type: 'list',
+      default: [],
+      secret: true,
+      meaning:
+        'keys that were: id=hex each; what they encrypt can still be read, and secrets of webhooks are encrypted anew at start',
+    },
     'broker.webhook_delivery_batch_size': {
       type: 'int',
       default: 50,
@@ -87,6 +94,14 @@ export const BROKER_SETTINGS = defineConfig(
       max: 3600,
       unit: 's',
       meaning: 'how late a webhook delivery is sent when no commit wakes the broker',
+    },
+    'broker.webhook_cleanup_retention_days': {
+      type: 'int',
+      default: 7,
+      min: 1,
+      max: 3650,
+      unit: 'd',
+      meaning: 'how long webhook deliveries are kept that were taken or given up',
     },
     'broker.webhook_allowed_networks': {
       type: 'list',
@@ -116,5 +131,18 @@ export function loadBrokerConfig(env: Readonly<Record<string, string | undefined
       wrong.map((network) => `broker.webhook_allowed_networks: ${network} is not a network such as 10.1.0.0/16`),
     );
   }
+  const problem = oldKeysProblem(config.broker);
+  if (problem !== undefined) throw new ConfigError([`broker.encryption_old_keys: ${problem}`]);
   return config;
+}
+
+/** What is wrong with the old keys; says nothing of their values. */
+function oldKeysProblem({ encryptionKey, encryptionKeyId, encryptionOldKeys: old }: BrokerConfig['broker']): string | undefined {
+  if (old.length === 0) return undefined;
+  if (encryptionKey === undefined) return 'there is no broker.encryption_key that takes over from them';
+  if (!old.every((key) => /^[^=]+=[0-9a-f]{64}$/.test(key))) return 'not all are of the form id=hex with 64 hex digits';
+  const ids = [encryptionKeyId, ...old.map((key) => key.split('=')[0])];
+  return new Set(ids).size < ids.length
+    ? `two keys have the same id, broker.encryption_key_id (${encryptionKeyId}) included`
+    : undefined;
 }

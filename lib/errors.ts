@@ -104,6 +104,8 @@ export const ERRORS = {
   invalid_webhook: [Code.InvalidArgument, 400],
   url_required: [Code.InvalidArgument, 400],
   invalid_url_scheme: [Code.InvalidArgument, 400],
+  webhook_test_failed: [Code.FailedPrecondition, 400],
+  delivery_not_found: [Code.NotFound, 404],
   // sync
   duplicate_identity: [Code.FailedPrecondition, 409],
   superseded: [Code.Aborted, 409],

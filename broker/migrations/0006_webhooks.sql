@@ -46,13 +46,19 @@ create table webhook_delivery (
 create index webhook_delivery_due on webhook_delivery (due_at) where due_at is not null;
 create index webhook_delivery_queue on webhook_delivery (subscription_id, due_at) where due_at is not null;
 create index webhook_delivery_history on webhook_delivery (subscription_id, created_at desc, id desc);
+create index webhook_delivery_feed on webhook_delivery (created_at desc, id desc);
+create index webhook_delivery_completed on webhook_delivery (completed_at) where completed_at is not null;
 
 create function webhook_time(at timestamptz) returns text language sql immutable as $$
   select to_char(at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
 $$;
 
--- Queues an event for whoever wants it and wakes the replicas when the transaction commits. The channel is the one that
--- broker/database.ts calls "webhook" in this schema.
+-- Wakes the replicas when the transaction commits. The channel is the one that broker/database.ts calls "webhook" in this schema.
+create function webhook_wake() returns void language sql as $$
+  select pg_notify('brokkr_' || left(encode(sha256(convert_to(current_schema(), 'UTF8')), 'hex'), 16) || '_webhook', '')
+$$;
+
+-- Queues an event for whoever wants it.
 create function webhook_queue(event text, of_agent uuid, of_stack uuid, data json) returns void language plpgsql as $$
 declare
   new_id uuid := gen_random_uuid();
@@ -69,7 +75,7 @@ begin
       select from unnest(s.filter_labels) wanted(label)
       where not exists (select from stack_label l where l.stack_id = of_stack and l.label = wanted.label));
   if found then
-    perform pg_notify('brokkr_' || left(encode(sha256(convert_to(current_schema(), 'UTF8')), 'hex'), 16) || '_webhook', '');
+    perform webhook_wake();
   end if;
 end $$;
 

@@ -1,6 +1,7 @@
 import { beforeAll, describe, expect, it } from 'vitest';
-import { startWebhookRig, type Webhook, type WebhookRig, YAML } from '../../test/webhook-rig.ts';
+import { type Delivery, startWebhookRig, type Webhook, type WebhookRig, YAML } from '../../test/webhook-rig.ts';
 import { opensslSignature, type SinkAnswer, startWebhookSink } from '../../test/webhook-sink.ts';
+import { forgetWebhookDeliveries } from '../maintenance/store.ts';
 
 let broker: WebhookRig['broker'];
 let { unique, subscribe, deliveries, settled, onlyStack } = {} as WebhookRig;
@@ -140,5 +141,38 @@ describe('a delivery', () => {
     expect(await deliveries(webhook, '?status=dead')).toEqual([]);
     const { headers } = await broker.api('GET', `/api/v1/webhooks/${webhook.id}/deliveries?limit=2`);
     expect(headers.get('link')).toContain('page_token=');
+  });
+
+  it('is sent again on request, under the same ids, and seen in the feed of all', async () => {
+    const sink = await startWebhookSink((response, _request, index) => void response.writeHead(index === 0 ? 404 : 200).end());
+    const { happen, ...fields } = await onlyStack();
+    const webhook = await subscribe(sink.url, fields);
+    await happen();
+    const dead = await settled(webhook, 'dead');
+    const feed = async (query: string) => (await broker.api<Delivery[]>('GET', `/api/v1/webhook-deliveries${query}`)).body;
+    expect((await feed('?status=dead&limit=1'))[0]).toEqual(dead);
+    const replayed = await broker.api<Delivery>('POST', `/api/v1/webhook-deliveries/${dead.id}/replay`);
+    expect(replayed).toMatchObject({ status: 200, body: { id: dead.id, status: 'pending', attempts: 0 } });
+    await settled(webhook, 'success');
+    const ids = sink.received.map(({ headers }) => [headers['webhook-id'], headers['x-brokkr-delivery-id']]);
+    expect(ids).toEqual([
+      [dead.event_id, dead.id],
+      [dead.event_id, dead.id],
+    ]);
+    expect((await broker.api('POST', `/api/v1/webhook-deliveries/${webhook.id}/replay`)).body).toMatchObject({
+      code: 'delivery_not_found',
+    });
+  });
+
+  it('is forgotten some days after it is over, and not before', async () => {
+    const sink = await startWebhookSink();
+    const { happen, ...fields } = await onlyStack();
+    const webhook = await subscribe(sink.url, fields);
+    for (let index = 0; index < 2; index++) await happen();
+    await expect.poll(async () => (await deliveries(webhook, '?status=success')).length).toBe(2);
+    const [kept, old] = await deliveries(webhook);
+    await broker.db.query(`update webhook_delivery set completed_at = now() - interval '8 days' where id = $1`, [old?.id]);
+    expect(await forgetWebhookDeliveries(broker.db, 7)).toBe(1);
+    expect((await deliveries(webhook)).map(({ id }) => id)).toEqual([kept?.id]);
   });
 });

@@ -10,6 +10,7 @@ import { type FailureKind, type Outcome, verdictOf } from './outcome.ts';
 import type { SecretBox, WebhookSecrets } from './secrets.ts';
 import type { Send } from './send.ts';
 import { disableSubscription } from './store.ts';
+import { resealAll } from './webhooks.ts';
 
 /** What deliveries need. */
 export interface DeliveriesDeps {
@@ -93,6 +94,7 @@ export class Deliveries implements Task {
   async #sendDue(signal: AbortSignal): Promise<void> {
     const { clock, log } = this.#deps;
     const { batchSize, intervalMs } = this.#options;
+    await this.#reseal();
     while (!signal.aborted) {
       let waitMs = intervalMs;
       try {
@@ -103,6 +105,17 @@ export class Deliveries implements Task {
         log.warn({ error: errorText(error) }, 'webhook deliveries could not be claimed, trying again');
       }
       await this.#wakeup.waitAtMost(waitMs, clock, signal).catch(() => undefined);
+    }
+  }
+
+  /** A new key takes over what the old one encrypts; what cannot be read stays, and says so when it is to be sent. */
+  async #reseal(): Promise<void> {
+    const { db, log, secrets } = this.#deps;
+    try {
+      const webhooks = await db.transaction((tx) => resealAll(tx, secrets));
+      if (webhooks > 0) log.info({ webhooks, key: secrets.keyId }, 'secrets of webhooks encrypted with the present key');
+    } catch (error) {
+      log.error({ error: errorText(error) }, 'secrets of webhooks could not be encrypted with the present key');
     }
   }
 

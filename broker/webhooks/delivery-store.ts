@@ -1,3 +1,4 @@
+import { BrokkrError } from '#lib/errors.ts';
 import type { Page } from '../api/page.ts';
 import type { Queryable } from '../database.ts';
 
@@ -23,28 +24,42 @@ export interface DeliveryRow {
   readonly completed_at: string | null;
 }
 
+const COLUMNS = `id, subscription_id, event_type, event_id, payload, status, due_at, acquired_by, attempts, last_attempt_at,
+  last_error_kind, last_error, status_code, created_at, completed_at`;
+
 /** What a list of deliveries is narrowed to. */
 export interface DeliveryFilter {
-  readonly subscriptionId: string;
+  readonly subscriptionId?: string;
   readonly status: DeliveryStatus | undefined;
-  readonly offset: number;
+  readonly offset?: number;
 }
 
 /** Deliveries, newest first. */
 export async function listDeliveries(
   tx: Queryable,
-  { subscriptionId, status, offset }: DeliveryFilter,
+  { subscriptionId, status, offset = 0 }: DeliveryFilter,
   { fetch, after }: Page,
 ): Promise<DeliveryRow[]> {
   return await tx.query<DeliveryRow>(
-    `select id, subscription_id, event_type, event_id, payload, status, due_at, acquired_by, attempts, last_attempt_at,
-       last_error_kind, last_error, status_code, created_at, completed_at
-     from webhook_delivery
-     where subscription_id = $2 and ($3::text is null or status = $3)
+    `select ${COLUMNS} from webhook_delivery
+     where ($2::uuid is null or subscription_id = $2) and ($3::text is null or status = $3)
        and ($5::timestamptz is null or (created_at, id) < ($5, $6::uuid))
      order by created_at desc, id desc limit $1 offset $4`,
-    [fetch, subscriptionId, status ?? null, offset, after?.createdAt ?? null, after?.id ?? null],
+    [fetch, subscriptionId ?? null, status ?? null, offset, after?.createdAt ?? null, after?.id ?? null],
   );
+}
+
+/** Makes a delivery due now with all its attempts, unless it is being sent, and wakes the replicas at commit. Throws `delivery_not_found`. */
+export async function replayDelivery(tx: Queryable, id: string): Promise<DeliveryRow> {
+  await tx.query(
+    `update webhook_delivery set status = 'pending', due_at = now(), attempts = 0, completed_at = null
+     where id = $1 and status <> 'acquired'`,
+    [id],
+  );
+  const [row] = await tx.query<DeliveryRow>(`select ${COLUMNS} from webhook_delivery where id = $1`, [id]);
+  if (!row) throw new BrokkrError('delivery_not_found', `no webhook delivery ${id}`, { details: { delivery_id: id } });
+  await tx.query('select webhook_wake()');
+  return row;
 }
 
 /** A delivery that this replica may send now, with what it needs of its subscription. */

@@ -10,9 +10,17 @@ import { toOptionalTimestamp } from '../agents/messages.ts';
 import type { Pipeline } from '../api/command.ts';
 import { readPage } from '../api/page.ts';
 import { toTimestamp } from '../stacks/rows.ts';
-import { type DeliveryRow, type DeliveryStatus, listDeliveries } from './delivery-store.ts';
+import { type DeliveryRow, type DeliveryStatus, listDeliveries, replayDelivery } from './delivery-store.ts';
 import { getSubscription, listSubscriptions, type SubscriptionRow } from './store.ts';
-import { createWebhook, deleteWebhook, EVENT_TYPES, updateWebhook, type WebhookDeps } from './webhooks.ts';
+import {
+  createWebhook,
+  deleteWebhook,
+  EVENT_TYPES,
+  rotateSecret,
+  testWebhook,
+  updateWebhook,
+  type WebhookDeps,
+} from './webhooks.ts';
 
 /** Page of deliveries when the request names no limit. */
 const DELIVERIES_PAGE = 50;
@@ -53,6 +61,14 @@ export function webhookService(pipeline: Pipeline, deps: WebhookDeps): ServiceIm
       await deleteWebhook(command, id);
       return {};
     }),
+    testWebhook: pipeline.query(method.testWebhook, async ({ id }, { db, ctx }) => {
+      const statusCode = await testWebhook(await getSubscription(db, id), deps, ctx.signal);
+      return { success: true, statusCode, message: `the endpoint answered ${statusCode}` };
+    }),
+    rotateWebhookSecret: pipeline.command(method.rotateWebhookSecret, async (request, command) => {
+      const { row, secret } = await rotateSecret(command, request, deps);
+      return { webhook: { ...shape(row, command), secret } };
+    }),
     listWebhookDeliveries: pipeline.query(method.listWebhookDeliveries, async (request, { db }) => {
       const { id, status, offset, pageToken } = request;
       await getSubscription(db, id);
@@ -60,6 +76,16 @@ export function webhookService(pipeline: Pipeline, deps: WebhookDeps): ServiceIm
       const filter = { subscriptionId: id, status: statusName(status), offset };
       const { rows, nextPageToken } = page.cut(await listDeliveries(db, filter, page));
       return { deliveries: rows.map(toDelivery), nextPageToken };
+    }),
+    listDeliveries: pipeline.query(method.listDeliveries, async ({ status, limit, pageToken }, { db }) => {
+      const page = readPage({ limit: limit || DELIVERIES_PAGE, pageToken });
+      const { rows, nextPageToken } = page.cut(await listDeliveries(db, { status: statusName(status) }, page));
+      return { deliveries: rows.map(toDelivery), nextPageToken };
+    }),
+    replayDelivery: pipeline.command(method.replayDelivery, async ({ id }, command) => {
+      const row = await replayDelivery(command.tx, id);
+      command.audit('webhook.replayed', 'webhook_subscription', row.subscription_id, { delivery_id: id });
+      return { delivery: toDelivery(row) };
     }),
   };
 }

@@ -8,6 +8,8 @@ export interface WebhookSecrets {
   readonly authHeader?: string;
   /** Signing secret: `whsec_` and base64 (standardwebhooks.com, "Signature scheme"). */
   readonly signing: string;
+  /** The one before, which signs too until then (milliseconds since the epoch). */
+  readonly previous?: { readonly signing: string; readonly untilMs: number };
 }
 
 /** Secrets as stored. */
@@ -19,6 +21,8 @@ export interface SealedSecrets {
 
 /** Puts secrets into rows and takes them out. */
 export interface SecretBox {
+  /** Key that encrypts now; null when none does. */
+  readonly keyId: string | null;
   /** Encrypts with the first key; without keys the secrets are stored as they are. */
   seal(subscriptionId: string, secrets: WebhookSecrets): SealedSecrets;
   /** Throws when the row's key is not configured or does not fit. */
@@ -32,6 +36,7 @@ const SIGNING_BYTES = 32;
 export function createSecretBox(keys: readonly SealingKey[]): SecretBox {
   const place = (id: string) => Buffer.from(`webhook/${id}`);
   return {
+    keyId: keys[0]?.keyId ?? null,
     seal(id, secrets) {
       const plain = Buffer.from(JSON.stringify(secrets));
       const [key] = keys;

@@ -61,7 +61,7 @@ export function createSend({ clock, mayReach, resolve }: SendDeps): Send {
         const text = `${url.hostname} is at ${blocked.address}, which webhooks may not reach (broker.webhook_allowed_networks)`;
         return { kind: 'failed', failure: 'blocked', message: text };
       }
-      const headers = headersOf(secrets, message, Math.floor(clock.now() / 1000));
+      const headers = headersOf(secrets, message, clock.now());
       const answer = await post(url, { headers, body: message.payload, addresses }, deadline.signal);
       return await outcomeOf(answer, clock.now());
     } catch (error) {
@@ -78,17 +78,19 @@ async function addressesOf(url: URL, resolve: SendDeps['resolve']): Promise<read
 }
 
 function headersOf(
-  { authHeader, signing }: WebhookSecrets,
+  { authHeader, signing, previous }: WebhookSecrets,
   { deliveryId, eventId, eventType, payload }: WebhookMessage,
-  timestampSeconds: number,
+  nowMs: number,
 ): Record<string, string> {
+  const signers = previous && nowMs < previous.untilMs ? [signing, previous.signing] : [signing];
+  const timestampSeconds = Math.floor(nowMs / 1000);
   return {
     'content-type': 'application/json',
     'content-length': String(Buffer.byteLength(payload)),
     'user-agent': 'brokkr-broker',
     'x-brokkr-event-type': eventType,
     'x-brokkr-delivery-id': deliveryId,
-    ...signatureHeaders(signing, { id: eventId, timestampSeconds, body: payload }),
+    ...signatureHeaders(signers, { id: eventId, timestampSeconds, body: payload }),
     ...(authHeader !== undefined && { authorization: authHeader }),
   };
 }

@@ -85,6 +85,23 @@ export async function disableSubscription(tx: Queryable, id: string, reason: str
   return rows.length > 0;
 }
 
+/** Subscriptions whose secrets are not encrypted with this key; null for those not encrypted. */
+export async function listSealedOtherwise(tx: Queryable, keyId: string | null): Promise<SubscriptionRow[]> {
+  return await tx.query<SubscriptionRow>(
+    `select ${COLUMNS} from webhook_subscription where key_id is distinct from $1 order by id for update`,
+    [keyId],
+  );
+}
+
+/** Replaces what is sealed, and nothing that people see. */
+export async function updateSealed(
+  tx: Queryable,
+  id: string,
+  { sealed, key_id }: Pick<SubscriptionRow, 'sealed' | 'key_id'>,
+): Promise<void> {
+  await tx.query('update webhook_subscription set sealed = $2, key_id = $3 where id = $1', [id, sealed, key_id]);
+}
+
 /** Deletes a subscription with its deliveries. */
 export async function deleteSubscription(tx: Queryable, id: string): Promise<void> {
   await tx.query('delete from webhook_subscription where id = $1', [id]);

@@ -1,6 +1,10 @@
+import { randomUUID } from 'node:crypto';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { startWebhookRig, type Webhook, type WebhookRig, YAML } from '../../test/webhook-rig.ts';
-import { startWebhookSink } from '../../test/webhook-sink.ts';
+import { opensslSignature, type Received, startWebhookSink } from '../../test/webhook-sink.ts';
+import { createSecretBox } from './secrets.ts';
+import { getSubscription } from './store.ts';
+import { resealAll } from './webhooks.ts';
 
 let broker: WebhookRig['broker'];
 let { unique, subscribe, deliveries } = {} as WebhookRig;
@@ -64,6 +68,65 @@ describe('a webhook', () => {
   ])('is refused as %s with %o', async (code, fields) => {
     const body = { name: 'x', url: 'https://example.org', event_types: ['*'], ...fields };
     expect(await broker.api('POST', '/api/v1/webhooks', body)).toMatchObject({ status: 400, body: { code } });
+  });
+});
+
+describe('a test', () => {
+  it('posts one signed event at once, to a disabled webhook too, and leaves no delivery', async () => {
+    const sink = await startWebhookSink();
+    const webhook = await subscribe(sink.url, { enabled: false });
+    const answer = await broker.api('POST', `/api/v1/webhooks/${webhook.id}/test`);
+    expect(answer).toMatchObject({
+      status: 200,
+      body: { success: true, status_code: 204, message: expect.stringContaining('204') },
+    });
+    const [request] = sink.received;
+    expect(JSON.parse(request?.body ?? '')).toMatchObject({ event_type: 'webhook.test', data: { webhook_id: webhook.id } });
+    expect(request?.headers['webhook-signature']).toBe(opensslSignature(webhook.secret, request as Received));
+    expect(await deliveries(webhook)).toEqual([]);
+  });
+
+  it('says what went wrong', async () => {
+    const sink = await startWebhookSink((response) => void response.writeHead(403).end('who are you'));
+    const webhook = await subscribe(sink.url, { enabled: false });
+    const answer = await broker.api('POST', `/api/v1/webhooks/${webhook.id}/test`);
+    const details = { kind: '4xx', status_code: 403 };
+    expect(answer).toMatchObject({
+      status: 400,
+      body: { code: 'webhook_test_failed', message: expect.stringContaining('who are you'), details },
+    });
+  });
+});
+
+describe('the signing secret', () => {
+  it('is replaced; for the grace both sign', async () => {
+    const sink = await startWebhookSink();
+    const { id, secret: old } = await subscribe(sink.url, { enabled: false });
+    const rotate = async (grace_seconds: number) =>
+      (await broker.api<Webhook>('POST', `/api/v1/webhooks/${id}/rotate-secret`, { grace_seconds })).body.secret;
+    const fresh = await rotate(60);
+    await broker.api('POST', `/api/v1/webhooks/${id}/test`);
+    const last = await rotate(0);
+    await broker.api('POST', `/api/v1/webhooks/${id}/test`);
+    const [during, after] = sink.received as [Received, Received];
+    expect(during.headers['webhook-signature']).toBe(`${opensslSignature(fresh, during)} ${opensslSignature(old, during)}`);
+    expect(after.headers['webhook-signature']).toBe(opensslSignature(last, after));
+    expect(new Set([old, fresh, last]).size).toBe(3);
+  });
+});
+
+describe('the secrets of a webhook', () => {
+  it('are encrypted anew with the present key, and cannot be read without theirs or in another row', async () => {
+    const webhook = await subscribe('https://example.org/', { enabled: false });
+    const key = (keyId: string, fill: string) => ({ keyId, key: Buffer.from(fill.repeat(32), 'hex') });
+    const [old, fresh] = [key('default', 'ab'), key('new', 'cd')];
+    expect(await resealAll(broker.db, createSecretBox([fresh, old]))).toBeGreaterThan(0);
+    const row = await getSubscription(broker.db, webhook.id);
+    expect(row.key_id).toBe('new');
+    expect(createSecretBox([fresh]).open(row)).toEqual({ url: 'https://example.org/', signing: webhook.secret });
+    expect(() => createSecretBox([old]).open(row)).toThrow(/encrypted with key new, which is not configured/);
+    expect(() => createSecretBox([fresh]).open({ ...row, id: randomUUID() })).toThrow(/authenticate/);
+    expect(await resealAll(broker.db, createSecretBox([old, fresh]))).toBeGreaterThan(0);
   });
 });
 

@@ -1,14 +1,20 @@
 import { validateHeaderValue } from 'node:http';
+import { timestampDate, timestampFromMs } from '@bufbuild/protobuf/wkt';
+import type { Clock } from '#lib/clock.ts';
 import { BrokkrError } from '#lib/errors.ts';
 import type { CreateWebhookRequest, UpdateWebhookRequest, WebhookFilters } from '#proto/brokkr/v1/webhooks_pb.js';
 import type { Command } from '../api/command.ts';
+import type { Queryable } from '../database.ts';
 import { newSigningSecret, type SecretBox, type WebhookSecrets } from './secrets.ts';
+import type { Send } from './send.ts';
 import {
   deleteSubscription,
   insertSubscription,
+  listSealedOtherwise,
   lockSubscription,
   type SubscriptionFields,
   type SubscriptionRow,
+  updateSealed,
   updateSubscription,
 } from './store.ts';
 
@@ -30,6 +36,8 @@ const DEFAULT_TIMEOUT_SECONDS = 30;
 /** What commands on subscriptions need besides the transaction. */
 export interface WebhookDeps {
   readonly secrets: SecretBox;
+  readonly send: Send;
+  readonly clock: Clock;
   readonly newId: () => string;
 }
 
@@ -96,6 +104,45 @@ export async function deleteWebhook(command: Command, id: string): Promise<void>
   command.audit('webhook.deleted', 'webhook_subscription', id, { name: row.name });
 }
 
+/** Replaces the signing secret; the old one goes on signing beside it for the grace. */
+export async function rotateSecret(
+  command: Command,
+  { id, graceSeconds }: { readonly id: string; readonly graceSeconds: number },
+  { secrets, clock }: WebhookDeps,
+): Promise<{ readonly row: SubscriptionRow; readonly secret: string }> {
+  const row = await lockSubscription(command.tx, id);
+  const { previous: _, signing, ...kept } = secrets.open(row);
+  const fresh = newSigningSecret();
+  const old = graceSeconds > 0 && { previous: { signing, untilMs: clock.now() + graceSeconds * 1000 } };
+  const resealed = secrets.seal(id, { ...kept, signing: fresh, ...old });
+  command.audit('webhook.updated', 'webhook_subscription', id, { changed: ['signing_secret'], grace_seconds: graceSeconds });
+  return { row: await updateSubscription(command.tx, id, { ...row, ...resealed }), secret: command.dryRun ? '' : fresh };
+}
+
+/** Posts a test event, once. Throws `webhook_test_failed`, which says what a delivery would say. */
+export async function testWebhook(
+  row: SubscriptionRow,
+  { secrets, send, clock, newId }: WebhookDeps,
+  signal: AbortSignal,
+): Promise<number> {
+  const [eventId, eventType] = [newId(), 'webhook.test'];
+  const timestamp = timestampDate(timestampFromMs(clock.now())).toISOString();
+  const payload = JSON.stringify({ id: eventId, event_type: eventType, timestamp, data: { webhook_id: row.id } });
+  const message = { deliveryId: newId(), eventId, eventType, payload, timeoutMs: row.timeout_seconds * 1000 };
+  const outcome = await send(secrets.open(row), message, signal);
+  if (outcome.kind === 'delivered') return outcome.statusCode;
+  throw new BrokkrError('webhook_test_failed', outcome.message, {
+    details: { kind: outcome.failure, status_code: outcome.statusCode ?? null },
+  });
+}
+
+/** Encrypts with the present key what another key encrypts, or none. */
+export async function resealAll(tx: Queryable, secrets: SecretBox): Promise<number> {
+  const rows = await listSealedOtherwise(tx, secrets.keyId);
+  for (const row of rows) await updateSealed(tx, row.id, secrets.seal(row.id, secrets.open(row)));
+  return rows.length;
+}
+
 function assertVersion(command: Command, { version }: SubscriptionRow): void {
   const expected = command.ifMatch();
   if (expected !== undefined && expected !== version) {
@@ -112,6 +159,7 @@ function resealedSecrets({ url, authHeader }: UpdateWebhookRequest, row: Subscri
     url: url === undefined ? before.url : validUrl(url),
     ...(header !== undefined && { authHeader: header }),
     signing: before.signing,
+    ...(before.previous && { previous: before.previous }),
   };
   return { has_auth_header: header !== undefined, ...secrets.seal(row.id, after) };
 }

@@ -93,6 +93,10 @@ admin     | PUT /webhooks/{webhook}                         | {"filters":{},"ena
 admin     | GET /webhooks/event-types                       |                                                | 200 | [str] |
 admin     | DELETE /agents/{agent}                          |                                                | 204 | - |
 admin     | GET /webhooks/{webhook}/deliveries              |                                                | 200 | [WebhookDelivery] {"event_type":"agent.deregistered"} |
+admin     | GET /webhook-deliveries?limit=10                |                                                | 200 | [WebhookDelivery] {"event_type":"agent.deregistered"} | delivery=0.id
+admin     | POST /webhook-deliveries/{delivery}/replay      |                                                | 200 | WebhookDelivery {"id":"{delivery}"} |
+admin     | POST /webhooks/{webhook}/rotate-secret          | {"grace_seconds":60}                           | 200 | Webhook |
+admin     | POST /webhooks/{webhook}/test                   |                                                | 400 | Error {"code":"webhook_test_failed","details":{"kind":"blocked","status_code":null}} |
 admin     | DELETE /webhooks/{webhook}                      |                                                | 204 | - |
 `;
 

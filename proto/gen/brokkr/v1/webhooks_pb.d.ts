@@ -727,6 +727,195 @@ export declare type ListWebhookDeliveriesResponse = Message<"brokkr.v1.ListWebho
 export declare const ListWebhookDeliveriesResponseSchema: GenMessage<ListWebhookDeliveriesResponse>;
 
 /**
+ * Asks for a test.
+ *
+ * @generated from message brokkr.v1.TestWebhookRequest
+ */
+export declare type TestWebhookRequest = Message<"brokkr.v1.TestWebhookRequest"> & {
+  /**
+   * Subscription; it may be disabled.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+};
+
+/**
+ * Describes the message brokkr.v1.TestWebhookRequest.
+ * Use `create(TestWebhookRequestSchema)` to create a new message.
+ */
+export declare const TestWebhookRequestSchema: GenMessage<TestWebhookRequest>;
+
+/**
+ * The endpoint took it.
+ *
+ * @generated from message brokkr.v1.TestWebhookResponse
+ */
+export declare type TestWebhookResponse = Message<"brokkr.v1.TestWebhookResponse"> & {
+  /**
+   * True; a failure is an error.
+   *
+   * @generated from field: bool success = 1;
+   */
+  success: boolean;
+
+  /**
+   * HTTP status of the answer.
+   *
+   * @generated from field: int32 status_code = 2;
+   */
+  statusCode: number;
+
+  /**
+   * The same in words.
+   *
+   * @generated from field: string message = 3;
+   */
+  message: string;
+};
+
+/**
+ * Describes the message brokkr.v1.TestWebhookResponse.
+ * Use `create(TestWebhookResponseSchema)` to create a new message.
+ */
+export declare const TestWebhookResponseSchema: GenMessage<TestWebhookResponse>;
+
+/**
+ * Rotates the signing secret.
+ *
+ * @generated from message brokkr.v1.RotateWebhookSecretRequest
+ */
+export declare type RotateWebhookSecretRequest = Message<"brokkr.v1.RotateWebhookSecretRequest"> & {
+  /**
+   * Subscription.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * How long what is sent is signed with the old secret, too.
+   *
+   * @generated from field: uint32 grace_seconds = 2;
+   */
+  graceSeconds: number;
+
+  /**
+   * Check and answer, change nothing.
+   *
+   * @generated from field: bool dry_run = 15;
+   */
+  dryRun: boolean;
+};
+
+/**
+ * Describes the message brokkr.v1.RotateWebhookSecretRequest.
+ * Use `create(RotateWebhookSecretRequestSchema)` to create a new message.
+ */
+export declare const RotateWebhookSecretRequestSchema: GenMessage<RotateWebhookSecretRequest>;
+
+/**
+ * The subscription with its new secret.
+ *
+ * @generated from message brokkr.v1.RotateWebhookSecretResponse
+ */
+export declare type RotateWebhookSecretResponse = Message<"brokkr.v1.RotateWebhookSecretResponse"> & {
+  /**
+   * The subscription.
+   *
+   * @generated from field: brokkr.v1.Webhook webhook = 1;
+   */
+  webhook?: Webhook | undefined;
+};
+
+/**
+ * Describes the message brokkr.v1.RotateWebhookSecretResponse.
+ * Use `create(RotateWebhookSecretResponseSchema)` to create a new message.
+ */
+export declare const RotateWebhookSecretResponseSchema: GenMessage<RotateWebhookSecretResponse>;
+
+/**
+ * Asks for deliveries of all subscriptions.
+ *
+ * @generated from message brokkr.v1.ListDeliveriesRequest
+ */
+export declare type ListDeliveriesRequest = Message<"brokkr.v1.ListDeliveriesRequest"> & {
+  /**
+   * Those that stand there; all when unset.
+   *
+   * @generated from field: brokkr.v1.WebhookDeliveryStatus status = 1;
+   */
+  status: WebhookDeliveryStatus;
+
+  /**
+   * Page size, 1 to 1,000; 50 when 0.
+   *
+   * @generated from field: int32 limit = 2;
+   */
+  limit: number;
+
+  /**
+   * Where to go on.
+   *
+   * @generated from field: string page_token = 3;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message brokkr.v1.ListDeliveriesRequest.
+ * Use `create(ListDeliveriesRequestSchema)` to create a new message.
+ */
+export declare const ListDeliveriesRequestSchema: GenMessage<ListDeliveriesRequest>;
+
+/**
+ * Sends a delivery again.
+ *
+ * @generated from message brokkr.v1.ReplayDeliveryRequest
+ */
+export declare type ReplayDeliveryRequest = Message<"brokkr.v1.ReplayDeliveryRequest"> & {
+  /**
+   * Delivery.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * Check and answer, change nothing.
+   *
+   * @generated from field: bool dry_run = 15;
+   */
+  dryRun: boolean;
+};
+
+/**
+ * Describes the message brokkr.v1.ReplayDeliveryRequest.
+ * Use `create(ReplayDeliveryRequestSchema)` to create a new message.
+ */
+export declare const ReplayDeliveryRequestSchema: GenMessage<ReplayDeliveryRequest>;
+
+/**
+ * The delivery.
+ *
+ * @generated from message brokkr.v1.ReplayDeliveryResponse
+ */
+export declare type ReplayDeliveryResponse = Message<"brokkr.v1.ReplayDeliveryResponse"> & {
+  /**
+   * The delivery as it is now.
+   *
+   * @generated from field: brokkr.v1.WebhookDelivery delivery = 1;
+   */
+  delivery?: WebhookDelivery | undefined;
+};
+
+/**
+ * Describes the message brokkr.v1.ReplayDeliveryResponse.
+ * Use `create(ReplayDeliveryResponseSchema)` to create a new message.
+ */
+export declare const ReplayDeliveryResponseSchema: GenMessage<ReplayDeliveryResponse>;
+
+/**
  * Where a delivery stands.
  *
  * @generated from enum brokkr.v1.WebhookDeliveryStatus
@@ -848,6 +1037,27 @@ export declare const WebhookService: GenService<{
     output: typeof DeleteWebhookResponseSchema;
   },
   /**
+   * Posts an event of the type webhook.test at once, once, signed like any other. Errors: webhook_not_found,
+   * webhook_test_failed.
+   *
+   * @generated from rpc brokkr.v1.WebhookService.TestWebhook
+   */
+  testWebhook: {
+    methodKind: "unary";
+    input: typeof TestWebhookRequestSchema;
+    output: typeof TestWebhookResponseSchema;
+  },
+  /**
+   * Replaces the signing secret; the answer shows the new one, and only this answer does. Errors: webhook_not_found.
+   *
+   * @generated from rpc brokkr.v1.WebhookService.RotateWebhookSecret
+   */
+  rotateWebhookSecret: {
+    methodKind: "unary";
+    input: typeof RotateWebhookSecretRequestSchema;
+    output: typeof RotateWebhookSecretResponseSchema;
+  },
+  /**
    * Deliveries of a subscription, newest first. Errors: webhook_not_found.
    *
    * @generated from rpc brokkr.v1.WebhookService.ListWebhookDeliveries
@@ -856,6 +1066,27 @@ export declare const WebhookService: GenService<{
     methodKind: "unary";
     input: typeof ListWebhookDeliveriesRequestSchema;
     output: typeof ListWebhookDeliveriesResponseSchema;
+  },
+  /**
+   * Deliveries of all subscriptions, newest first.
+   *
+   * @generated from rpc brokkr.v1.WebhookService.ListDeliveries
+   */
+  listDeliveries: {
+    methodKind: "unary";
+    input: typeof ListDeliveriesRequestSchema;
+    output: typeof ListWebhookDeliveriesResponseSchema;
+  },
+  /**
+   * Sends a delivery again, under the same ids and with all its attempts anew; one that is being sent stays as it is.
+   * Errors: delivery_not_found.
+   *
+   * @generated from rpc brokkr.v1.WebhookService.ReplayDelivery
+   */
+  replayDelivery: {
+    methodKind: "unary";
+    input: typeof ReplayDeliveryRequestSchema;
+    output: typeof ReplayDeliveryResponseSchema;
   },
 }>;
 
