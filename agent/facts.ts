@@ -21,6 +21,14 @@ export interface FactsOptions {
   readonly capabilities: Readonly<Record<string, string>>;
 }
 
+/** What one look at the API server found. */
+export interface SeenServer {
+  readonly reachable: boolean;
+  readonly latencyMs: number;
+  /** Why it is not reachable, for people. */
+  readonly trouble: string | undefined;
+}
+
 /** Keeps an eye on the API server, so that a heartbeat never waits for it. */
 export class ClusterFacts implements Task {
   readonly name = 'cluster-facts';
@@ -31,7 +39,7 @@ export class ClusterFacts implements Task {
   #network: ClusterNetwork | undefined;
   #networkAtMs = 0;
   #served: Readonly<Record<string, string>> = {};
-  #seen: { readonly reachable: boolean; readonly latencyMs: number } | undefined;
+  #seen: SeenServer | undefined;
 
   constructor(deps: { readonly kube: Kube; readonly clock: Clock }, options: FactsOptions) {
     this.#deps = deps;
@@ -39,7 +47,7 @@ export class ClusterFacts implements Task {
   }
 
   /** The last look; undefined before the first. */
-  get seen(): { readonly reachable: boolean; readonly latencyMs: number } | undefined {
+  get seen(): SeenServer | undefined {
     return this.#seen;
   }
 
@@ -70,7 +78,7 @@ export class ClusterFacts implements Task {
     const { kube, clock } = this.#deps;
     const started = clock.monotonic();
     const reachable = await kube.ready(signal);
-    this.#seen = { reachable, latencyMs: clock.monotonic() - started };
+    this.#seen = { reachable, latencyMs: clock.monotonic() - started, trouble: kube.transport.trouble };
     if (!reachable) return;
     try {
       if (this.#version === '' || started - this.#versionAtMs > VERSION_AGE_MS) {

@@ -2,8 +2,9 @@ import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { backoffMs } from '#lib/backoff.ts';
 import type { Clock } from '#lib/clock.ts';
-import { errorText } from '#lib/errors.ts';
+import { BrokkrError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
+import { explainFailure } from '#lib/reach-failure.ts';
 import { readJson, writeJson } from './data-dir.ts';
 import type { Kube } from './kube/kube.ts';
 
@@ -67,10 +68,10 @@ export async function untilDone<T>(
       return await work();
     } catch (error) {
       signal.throwIfAborted();
-      const problem = `${what}: ${errorText(error)}`;
-      waiting(problem);
+      const problem = error instanceof BrokkrError ? error.message : explainFailure(error); // ours says what to do
+      waiting(`${what}: ${problem}`);
       const waitMs = backoffMs(attempt, RETRY, random);
-      log.warn({ step: what, error: errorText(error), waitMs }, 'start is held up and goes on by itself');
+      log.warn({ step: what, error: problem, waitMs }, 'start is held up and goes on by itself');
       await clock.sleep(waitMs, signal);
     }
   }

@@ -63,7 +63,10 @@ export class AgentView implements HealthView {
     }
     const { supervisor, facts, rules } = this.#parts;
     const problems: string[] = rules.problem === undefined ? [] : [rules.problem];
-    if (facts.seen && !facts.seen.reachable) problems.push('the API server of the cluster does not answer');
+    if (facts.seen && !facts.seen.reachable) {
+      const { trouble } = facts.seen;
+      problems.push(`the API server of the cluster does not answer${trouble === undefined ? '' : `: ${trouble}`}`);
+    }
     if (supervisor.withoutSessionMs > NO_SESSION_MS) {
       problems.push(`no session with the broker: ${supervisor.state.detail || 'dialing'}`);
     }

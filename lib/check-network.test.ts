@@ -131,6 +131,11 @@ describe('a check of a URL with TLS', () => {
     });
   });
 
+  it('tells a file of authorities that is not there', async () => {
+    const report = await http(await serveTls('good'), 'absent.crt');
+    expect(report).toMatchObject({ result: 'configuration', reason: expect.stringContaining('absent.crt') });
+  });
+
   it('tells a port without TLS', async () => {
     const url = await serve((_, response) => response.end());
     expect(await http(url.replace('http:', 'https:'))).toMatchObject({ result: 'tls', next: expect.stringContaining('https') });

@@ -7,6 +7,7 @@ import { type PeerCertificate, type TLSSocket, connect as tlsConnect } from 'nod
 import { trustedAuthorities } from './authorities.ts';
 import { type CheckDeps, type CheckReport, runCheck, type Step } from './check.ts';
 import { TimeoutError } from './clock.ts';
+import { errorText } from './errors.ts';
 import { certificateProblem, ReachError } from './reach-failure.ts';
 
 /** Addresses of one name that are tried, one after the other. */
@@ -42,7 +43,7 @@ export async function checkHttp(
     const { socket: plain } = await openConnection(target, step);
     let socket: Socket = plain;
     try {
-      if (url.protocol === 'https:') socket = await secure(plain, target.host, await trustedAuthorities(caFile), step);
+      if (url.protocol === 'https:') socket = await secure(plain, target.host, await readAuthorities(caFile), step);
       await step(
         `GET ${url.pathname}${url.search}`,
         (inner) => get(socket, url, inner),
@@ -54,6 +55,14 @@ export async function checkHttp(
     }
   };
   return await runCheck({ check: 'http', target: url.href }, work, deps, signal);
+}
+
+async function readAuthorities(caFile: string | undefined): Promise<readonly string[]> {
+  try {
+    return await trustedAuthorities(caFile);
+  } catch (error) {
+    throw new ReachError('configuration', errorText(error), { cause: error });
+  }
 }
 
 /** The port a URL means. */

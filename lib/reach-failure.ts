@@ -1,5 +1,5 @@
 import { TimeoutError } from './clock.ts';
-import { errorText } from './errors.ts';
+import { BrokkrError, errorText } from './errors.ts';
 
 /** Why something at the other end of the network could not be used. A small closed set: usable as a metric label. */
 export type ReachFailure =
@@ -92,8 +92,8 @@ const PARSER_CODE = /^HPE_/;
 /** The class of a failed connection, found by the codes of the error and its causes; undefined when they do not tell. */
 export function reachFailure(error: unknown): ReachFailure | undefined {
   if (error instanceof ReachError) return error.failure;
-  if (error instanceof TimeoutError) return 'timeout';
-  const code = errorCode(error);
+  if (error instanceof TimeoutError || (error instanceof Error && error.cause instanceof TimeoutError)) return 'timeout';
+  const code = errorCode(underlying(error));
   if (isCertificateCode(code)) return 'certificate';
   if (TLS_CODE.test(code)) return 'tls';
   return PARSER_CODE.test(code) ? 'protocol' : FAILURES[code];
@@ -102,7 +102,7 @@ export function reachFailure(error: unknown): ReachFailure | undefined {
 /** What to look at next after such a failure. */
 export function nextStep(failure: ReachFailure, error: unknown): string {
   if (error instanceof ReachError && error.next !== undefined) return error.next;
-  return certificateProblem(errorCode(error))?.next ?? NEXT_STEPS[failure];
+  return certificateProblem(errorCode(underlying(error)))?.next ?? NEXT_STEPS[failure];
 }
 
 /** What an error says, in words where its own are only a code, and never empty. */
@@ -111,6 +111,17 @@ export function failureText(error: unknown): string {
   const problem = certificateProblem(code);
   if (problem) return `the certificate ${problem.problem} (${errorText(error)})`;
   return errorText(error) || code || 'no reason given'; // Node's error for several addresses has no text
+}
+
+/** What happened and what to look at next, in one line: for logs and for readiness. */
+export function explainFailure(error: unknown): string {
+  const failure = reachFailure(error);
+  return failure === undefined ? failureText(error) : `${failureText(error)} (${failure}): ${nextStep(failure, error)}`;
+}
+
+/** The codes of our own errors say nothing about the network. */
+function underlying(error: unknown): unknown {
+  return error instanceof BrokkrError ? error.cause : error;
 }
 
 /** The code of an error, or of the nearest cause that has one; empty without. */

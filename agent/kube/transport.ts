@@ -1,6 +1,7 @@
 import type { Dispatcher } from 'undici';
 import { type Clock, TimeoutError } from '#lib/clock.ts';
 import { BrokkrError } from '#lib/errors.ts';
+import { explainFailure } from '#lib/reach-failure.ts';
 import { Breaker } from './breaker.ts';
 import type { Credentials, TlsMaterial } from './credentials.ts';
 import { isReusedSocketReset, isTrouble, kubeError } from './errors.ts';
@@ -85,6 +86,7 @@ export class KubeTransport {
   #pools: { readonly tls: TlsMaterial; readonly requests: Dispatcher; readonly streams: Dispatcher } | undefined;
   #closed = false;
   #pending = 0;
+  #trouble: string | undefined;
 
   constructor({ clock, serverClock, credentials, observe, downChanged }: Deps, config: KubeCredentials) {
     this.#clock = clock;
@@ -131,6 +133,11 @@ export class KubeTransport {
       if (signal.aborted) throw error;
       return false;
     }
+  }
+
+  /** Why the last look at whether it is ready failed, with what to look at next; undefined after one that did not. */
+  get trouble(): string | undefined {
+    return this.#trouble;
   }
 
   /** Host name or address of the server, or of the proxy before it. */
@@ -234,11 +241,14 @@ export class KubeTransport {
   /** Whether the server is ready. Never rejects but with the signal's reason. */
   async #probe(signal: AbortSignal): Promise<boolean> {
     const options = { verb: 'readyz', deadlineMs: READY_DEADLINE_MS };
+    this.#trouble = undefined;
     try {
       const { status } = await this.#judged(() => this.#request('GET', '/readyz', options, signal), signal);
+      if (status >= 500) this.#trouble = `it says with HTTP ${status} that it is not ready`;
       return status < 500;
     } catch (error) {
       if (signal.aborted) throw error;
+      this.#trouble = explainFailure(error);
       return false;
     }
   }

@@ -1,4 +1,5 @@
 import { BrokkrError, errorText } from '#lib/errors.ts';
+import { explainFailure, ReachError } from '#lib/reach-failure.ts';
 import { type GoAway, GoAwayReason } from '#proto/brokkr/v1/sync_pb.js';
 import { CertificateError } from '../transport/endpoint.ts';
 import { retryAfterMs } from '../transport/failure.ts';
@@ -41,7 +42,7 @@ export interface Lifetime {
 /** The end that a failure means. */
 export function endOfError(error: unknown, lifetime: Lifetime): SessionEnd {
   const wait = { retryAfterMs: retryAfterMs(error) };
-  const detail = errorText(error);
+  const detail = explanation(error, lifetime);
   if (error instanceof CertificateError) return { kind: 'untrusted', reason: error.reason, detail };
   const lost: SessionEnd = { kind: 'lost', ...lifetime, ...wait, detail };
   if (!(error instanceof BrokkrError)) return lost;
@@ -62,6 +63,13 @@ export function endOfError(error: unknown, lifetime: Lifetime): SessionEnd {
     default:
       return lost;
   }
+}
+
+/** What the broker says of a failure is enough; what the network says is explained. */
+function explanation(error: unknown, { unanswered }: Lifetime): string {
+  if (unanswered) return explainFailure(new ReachError('timeout', errorText(error)));
+  const isOfTheNetwork = !(error instanceof CertificateError || (error instanceof BrokkrError && error.code !== 'unavailable'));
+  return isOfTheNetwork ? explainFailure(error) : errorText(error);
 }
 
 /** The end that a GoAway means; for one that keeps the session until it is replaced, once it has ended without. */

@@ -1,4 +1,7 @@
 import { Agent, type Dispatcher, ProxyAgent, request } from 'undici';
+import { dialSocket, portOf } from '#lib/check-network.ts';
+import { BrokkrError } from '#lib/errors.ts';
+import { failureText } from '#lib/reach-failure.ts';
 import { abortable } from '#lib/signal.ts';
 import { certificateError, type Endpoint } from './endpoint.ts';
 
@@ -18,11 +21,21 @@ export function createDispatcher(
 }
 
 /**
- * Why a TLS connection to the endpoint fails: asks once. Returns undefined when the certificate is not the
- * reason. grpc-js reports only a text; this finds the code behind it.
+ * Why no connection to the endpoint can be made: tries once. A `CertificateError`, an `unavailable` with the socket's error as its cause, or
+ * undefined when one can be made after all. grpc-js reports only a text; this finds the code behind it.
  */
-export async function findCertificateError(endpoint: Endpoint, signal: AbortSignal): Promise<Error | undefined> {
-  if (endpoint.ca === undefined) return undefined;
+export async function findConnectError(endpoint: Endpoint, signal: AbortSignal): Promise<Error | undefined> {
+  try {
+    const { host, port } = portOf(endpoint.proxy === undefined ? endpoint.url : new URL(endpoint.proxy));
+    (await dialSocket({ host, port }, signal)).destroy();
+  } catch (error) {
+    signal.throwIfAborted();
+    return new BrokkrError('unavailable', `the broker cannot be reached: ${failureText(error)}`, { cause: error });
+  }
+  return endpoint.ca === undefined ? undefined : await findCertificateError(endpoint, signal);
+}
+
+async function findCertificateError(endpoint: Endpoint, signal: AbortSignal): Promise<Error | undefined> {
   const dispatcher = createDispatcher(endpoint, { connections: 1, allowH2: true }); // as the stream does: some servers offer nothing else
   try {
     const { body } = await abortable(request(endpoint.url, { dispatcher, method: 'HEAD', signal }), signal);

@@ -1,7 +1,8 @@
 import { create, type DescMessage, type MessageShape, toJsonString } from '@bufbuild/protobuf';
 import type { Dispatcher } from 'undici';
 import { type Clock, TimeoutError } from '#lib/clock.ts';
-import { BrokkrError, errorText } from '#lib/errors.ts';
+import { BrokkrError } from '#lib/errors.ts';
+import { failureText } from '#lib/reach-failure.ts';
 import { abortable } from '#lib/signal.ts';
 import {
   type AgentMessage,
@@ -210,15 +211,10 @@ class PollWire implements Wire {
         const certificate = certificateError(error);
         if (certificate) throw certificate;
         if (attempt >= ATTEMPTS || error instanceof TimeoutError || (method === 'Poll' && this.ack === 0n)) {
-          throw new BrokkrError('unavailable', `the broker cannot be reached: ${reasonOf(error)}`, { cause: error });
+          throw new BrokkrError('unavailable', `the broker cannot be reached: ${failureText(error)}`, { cause: error });
         }
         await this.#deps.clock.sleep(RETRY_MS * attempt, either);
       }
     }
   }
-}
-
-function reasonOf(error: unknown): string {
-  const text = errorText(error);
-  return text !== '' ? text : error instanceof Error && 'code' in error ? String(error.code) : 'unknown';
 }

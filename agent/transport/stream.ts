@@ -24,7 +24,7 @@ import {
 } from '#proto/brokkr/v1/sync_pb.js';
 import { type Endpoint, hostPort } from './endpoint.ts';
 import { detailOfStatus, refusalError } from './failure.ts';
-import { findCertificateError } from './http.ts';
+import { findConnectError } from './http.ts';
 import { MAX_MESSAGE_BYTES, type Received, type Transport, type TransportDeps, type Wire } from './wire.ts';
 
 const SERVICE = '/brokkr.v1.AgentSync';
@@ -155,13 +155,19 @@ async function* messages<T>(
   const cancel = () => call.cancel();
   signal.throwIfAborted();
   signal.addEventListener('abort', cancel, { once: true });
+  let isOpen = false;
   try {
-    for await (const message of call) yield message as T;
+    for await (const message of call) {
+      isOpen = true;
+      yield message as T;
+    }
   } catch (error) {
     signal.throwIfAborted();
     const { code, details, metadata: trailers } = error as Partial<ServiceError>;
-    if (code === status.UNAVAILABLE) throw (await findCertificateError(endpoint, signal)) ?? refusal(code, details, trailers);
-    throw code === undefined ? error : refusal(code, details, trailers);
+    if (code === undefined) throw error;
+    const refused = refusal(code, details, trailers);
+    const isAnswer = isOpen || code !== status.UNAVAILABLE || refused.code !== 'unavailable';
+    throw isAnswer ? refused : ((await findConnectError(endpoint, signal)) ?? refused);
   } finally {
     signal.removeEventListener('abort', cancel);
     call.cancel();
