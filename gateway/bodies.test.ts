@@ -4,7 +4,7 @@ import { type ClientHttp2Session, connect, constants, type ServerHttp2Stream } f
 import { join } from 'node:path';
 import { connect as tlsConnect } from 'node:tls';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { type Authority, createAuthority } from '../test/certificates.ts';
+import { type Authority, createAuthority } from '../test/certificate-authority.ts';
 import { say, startGateway, startHttp1Upstream, startHttp2Upstream } from '../test/gateway-rig.ts';
 import { temporaryDirectory } from '../test/processes.ts';
 

@@ -12,6 +12,8 @@ const DOCUMENTED: Readonly<Record<ChartName, readonly string[]>> = {
     'postgresql.external.port',
     'postgresql.external.schema',
     'postgresql.existingSecret',
+    'broker.webhookDeliveryBatchSize',
+    'broker.webhookDeliveryIntervalSeconds',
     'telemetry.otlpEndpoint',
     'telemetry.samplingRate',
     'ingress.enabled',

@@ -73,6 +73,8 @@ postgres://{{ $user }}{{ with $password }}:{{ . }}{{ end }}@{{ $host }}:{{ .port
 {{- define "broker.environment" -}}
 BROKKR__BROKER__LISTEN: "0.0.0.0:3000"
 BROKKR__BROKER__AGENT_ACCEPTANCE: {{ .Values.broker.agentAcceptance | quote }}
+BROKKR__BROKER__WEBHOOK_DELIVERY_BATCH_SIZE: {{ .Values.broker.webhookDeliveryBatchSize | quote }}
+BROKKR__BROKER__WEBHOOK_DELIVERY_INTERVAL_SECONDS: {{ .Values.broker.webhookDeliveryIntervalSeconds | quote }}
 BROKKR__BROKER__METRICS: {{ .Values.metrics.enabled | quote }}
 BROKKR__LOG__LEVEL: {{ .Values.broker.logLevel | quote }}
 BROKKR__DATABASE__SCHEMA: {{ .Values.postgresql.external.schema | quote }}
