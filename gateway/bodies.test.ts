@@ -1,11 +1,19 @@
 import { once } from 'node:events';
 import { readFile, writeFile } from 'node:fs/promises';
-import { type ClientHttp2Session, connect, constants, type ServerHttp2Stream } from 'node:http2';
+import { constants, type ServerHttp2Stream } from 'node:http2';
 import { join } from 'node:path';
 import { connect as tlsConnect } from 'node:tls';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { type Authority, createAuthority } from '../test/certificate-authority.ts';
-import { say, startGateway, startHttp1Upstream, startHttp2Upstream } from '../test/gateway-rig.ts';
+import {
+  curlGateway,
+  dialGateway,
+  hello,
+  say,
+  startGateway,
+  startHttp1Upstream,
+  startHttp2Upstream,
+} from '../test/gateway-rig.ts';
 import { temporaryDirectory } from '../test/processes.ts';
 
 let authority: Authority;
@@ -20,30 +28,8 @@ beforeAll(async () => {
   await authority.issue(one, { hosts: ['IP:127.0.0.1'] });
 });
 
-const curl = async (port: number, path: string, ...options: string[]) =>
-  (
-    await say('curl', [
-      '-sS',
-      '--cacert',
-      authority.certFile,
-      '-w',
-      ' %{http_code} %{http_version}',
-      ...options,
-      `https://127.0.0.1:${port}${path}`,
-    ])
-  ).text;
-
-/** A connection of HTTP/2 to the gateway; closed with the test. */
-function dial(port: number): ClientHttp2Session & Disposable {
-  const session = connect(`https://127.0.0.1:${port}`, { ca });
-  session.on('error', () => undefined);
-  return Object.assign(session, { [Symbol.dispose]: () => session.destroy() });
-}
-
-const hello = (stream: ServerHttp2Stream) => {
-  stream.respond({ ':status': 200 });
-  stream.end('hello');
-};
+const curl = (port: number, path: string, ...options: string[]) => curlGateway(authority.certFile, port, path, ...options);
+const dial = (port: number) => dialGateway(port, ca);
 
 describe('a body on its way through a gateway', () => {
   it.each(['http1', 'http2'])(

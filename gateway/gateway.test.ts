@@ -1,12 +1,20 @@
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
-import { type ClientHttp2Session, connect, constants, type IncomingHttpHeaders, type ServerHttp2Stream } from 'node:http2';
+import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from 'node:http2';
 import { join } from 'node:path';
 import { connect as tlsConnect } from 'node:tls';
 import { Client, credentials, type StatusObject } from '@grpc/grpc-js';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { type Authority, createAuthority } from '../test/certificate-authority.ts';
-import { say, startGateway, startHttp1Upstream, startHttp2Upstream } from '../test/gateway-rig.ts';
+import {
+  curlGateway,
+  dialGateway,
+  hello,
+  say,
+  startGateway,
+  startHttp1Upstream,
+  startHttp2Upstream,
+} from '../test/gateway-rig.ts';
 import { temporaryDirectory } from '../test/processes.ts';
 
 let authority: Authority;
@@ -27,30 +35,8 @@ beforeAll(async () => {
   ]);
 });
 
-const curl = async (port: number, path: string, ...options: string[]) =>
-  (
-    await say('curl', [
-      '-sS',
-      '--cacert',
-      authority.certFile,
-      '-w',
-      ' %{http_code} %{http_version}',
-      ...options,
-      `https://127.0.0.1:${port}${path}`,
-    ])
-  ).text;
-
-/** A connection of HTTP/2 to the gateway; closed with the test. */
-function dial(port: number): ClientHttp2Session & Disposable {
-  const session = connect(`https://127.0.0.1:${port}`, { ca });
-  session.on('error', () => undefined);
-  return Object.assign(session, { [Symbol.dispose]: () => session.destroy() });
-}
-
-const hello = (stream: ServerHttp2Stream) => {
-  stream.respond({ ':status': 200 });
-  stream.end('hello');
-};
+const curl = (port: number, path: string, ...options: string[]) => curlGateway(authority.certFile, port, path, ...options);
+const dial = (port: number) => dialGateway(port, ca);
 
 describe('a gateway', () => {
   // N-007, N-103

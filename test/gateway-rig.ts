@@ -2,6 +2,8 @@ import { execFile } from 'node:child_process';
 import { once } from 'node:events';
 import { createServer as createHttp1, type RequestListener, type Server } from 'node:http';
 import {
+  type ClientHttp2Session,
+  connect,
   createServer as createHttp2,
   type IncomingHttpHeaders,
   type ServerHttp2Session,
@@ -101,4 +103,23 @@ export async function say(program: string, args: readonly string[], input = ''):
     (failed: { code: number; stdout: string; stderr: string }) => failed,
   );
   return { code, text: `${stdout}${stderr}` };
+}
+
+/** What curl prints of a page of the gateway on loopback, whose certificate `caFile` vouches for: the body, the status, the version of HTTP. */
+export async function curlGateway(caFile: string, port: number, path: string, ...options: readonly string[]): Promise<string> {
+  const trust = ['-sS', '--cacert', caFile, '-w', ' %{http_code} %{http_version}'];
+  return (await say('curl', [...trust, ...options, `https://127.0.0.1:${port}${path}`])).text;
+}
+
+/** A connection of HTTP/2 to the gateway; closed with the test. */
+export function dialGateway(port: number, ca: string): ClientHttp2Session & Disposable {
+  const session = connect(`https://127.0.0.1:${port}`, { ca });
+  session.on('error', () => undefined);
+  return Object.assign(session, { [Symbol.dispose]: () => session.destroy() });
+}
+
+/** Answers `hello`. */
+export function hello(stream: ServerHttp2Stream): void {
+  stream.respond({ ':status': 200 });
+  stream.end('hello');
 }
