@@ -1,4 +1,3 @@
-import { readFile } from 'node:fs/promises';
 import { errorText } from '#lib/errors.ts';
 
 /** Where an upstream is and whom to trust there. */
@@ -11,16 +10,6 @@ export interface Address {
 /** An upstream was not reached: it has seen nothing of the request, which may go to another one. */
 export class DialError extends Error {
   override readonly name = 'DialError';
-}
-
-/** Reads the file of authorities. Throws when it holds no certificate. */
-export async function readAuthorities(file: string | undefined): Promise<string | undefined> {
-  if (file === undefined) return undefined;
-  const ca = await readFile(file, 'utf8').catch((error: unknown) => {
-    throw new Error(`${file} cannot be read: ${errorText(error)}`, { cause: error });
-  });
-  if (!ca.includes('-----BEGIN CERTIFICATE-----')) throw new Error(`${file} has no certificate in PEM`);
-  return ca;
 }
 
 /** The error of a connection that did not come about, with its cause in words. */

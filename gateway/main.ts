@@ -1,3 +1,4 @@
+import { readAuthorities } from '#lib/authorities.ts';
 import { systemClock } from '#lib/clock.ts';
 import { ConfigError } from '#lib/config.ts';
 import { errorText } from '#lib/errors.ts';
@@ -5,7 +6,6 @@ import { createLog } from '#lib/log.ts';
 import { runTasks, stopSignal } from '#lib/run.ts';
 import manifest from '../package.json' with { type: 'json' };
 import { loadGatewayConfig } from './config.ts';
-import { readAuthorities } from './dial.ts';
 import { createGateway } from './gateway.ts';
 
 const USAGE = `usage: brokkr-gateway serve
@@ -29,7 +29,8 @@ async function main(args: readonly string[]): Promise<void> {
   try {
     const config = loadGatewayConfig(process.env);
     log = createLog('gateway', config.log);
-    const ca = await readAuthorities(config.gateway.upstreamCaFile);
+    const { upstreamCaFile } = config.gateway;
+    const ca = upstreamCaFile === undefined ? undefined : await readAuthorities(upstreamCaFile);
     await runTasks(createGateway(config, { ca, clock: systemClock, log }), stopSignal());
     log.info('gateway has stopped');
   } catch (error) {

@@ -11,7 +11,8 @@ export async function trustedAuthorities(caFile: string | undefined): Promise<re
   return [...new Set([...own, ...getCACertificates('default'), ...getCACertificates('system')])];
 }
 
-async function readAuthorities(path: string): Promise<string> {
+/** The certificates of a file, in PEM. Rejects with `invalid_request` naming a file that cannot be used. */
+export async function readAuthorities(path: string): Promise<string> {
   const text = await readFile(path, 'utf8').catch((error: unknown) => {
     throw new BrokkrError('invalid_request', `cannot read the ca file: ${errorText(error)}`, { cause: error });
   });
