@@ -91,6 +91,16 @@ describe('a generation that has to be confirmed', () => {
     expect([await value('cut'), reach.asked > 2]).toEqual(['c', true]);
   });
 
+  it('is taken back also when one of its objects failed: what was written may be what cuts the agent off', async () => {
+    await using agent = await rig.start({ reach: reachOf(async () => (await value('partly')) !== 'b') });
+    const first = await publish(configMap('partly'));
+    await settled(agent, first, Phase.APPLIED);
+    const broken = 'apiVersion: v1\nkind: Secret\nmetadata: {name: partly}\ntype: kubernetes.io/tls\nstringData: {a: b}\n';
+    const second = await publish(yaml(configMap('partly', 'b'), broken), first, { ...confirm, onFailure: OnFailure.HOLD });
+    await settled(agent, second, Phase.ROLLED_BACK);
+    expect(await value('partly')).toBe('a');
+  });
+
   it('leaves nothing when nothing was good before', async () => {
     await using agent = await rig.start({ reach: reachOf(() => false) });
     const first = await publish(yaml(configMap('never'), configMap('never-either')));
