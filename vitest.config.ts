@@ -1,4 +1,3 @@
-import { existsSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { defineConfig } from 'vitest/config';
@@ -7,16 +6,12 @@ import { LongestFirst } from './test/longest-first.ts';
 // Kept from run to run where the programs keep theirs (bin/launch.js): half the start of each test file, program and thread.
 process.env.NODE_COMPILE_CACHE ||= join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'brokkr', 'node');
 
-/** What a whole run shares: the control plane and the PostgreSQL cluster, each started once. */
-const globalSetup = ['test/global-kube.ts', 'test/global-postgres.ts'].filter((file) =>
-  existsSync(new URL(file, import.meta.url)),
-);
-
 export default defineConfig({
   test: {
     include: ['{lib,flows,broker,agent,gateway,cli,hack,test}/**/*.test.ts'],
     exclude: ['test/system/**', 'test/bench/**', '**/node_modules/**', 'hack/lint/**'],
-    globalSetup,
+    // shared by a whole run: a directory, the control plane and the PostgreSQL cluster, each started once
+    globalSetup: ['test/global-directory.ts', 'test/global-kube.ts', 'test/global-postgres.ts'],
     pool: 'forks', // real processes, signals and exit codes
     maxWorkers: 3, // most files wait most of the time
     sequence: { sequencer: LongestFirst },
