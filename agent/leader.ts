@@ -3,6 +3,7 @@ import { jitter } from '#lib/backoff.ts';
 import type { Clock } from '#lib/clock.ts';
 import { errorText } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
+import { explainFailure } from '#lib/reach-failure.ts';
 import type { Task } from '#lib/run.ts';
 import { keyDigest, untilDone } from './identity.ts';
 import { createNamespace } from './inventory/maps.ts';
@@ -84,10 +85,13 @@ export class Leader implements Task {
   }
 
   /**
-   * Resolves once this process leads. `standby` is told who leads meanwhile, or why that cannot be told. Rejects with a `KubeError` of class
-   * `permission` when Leases may not be used, otherwise only with the signal's reason.
+   * Resolves once this process leads. Meanwhile `standby` is told who leads, or `waiting` why that cannot be told. Rejects with a
+   * `KubeError` of class `permission` when Leases may not be used, otherwise only with the signal's reason.
    */
-  async acquire(standby: (leader: string) => void, signal: AbortSignal): Promise<void> {
+  async acquire(
+    { standby, waiting }: { readonly standby: (leader: string) => void; readonly waiting: (problem: string) => void },
+    signal: AbortSignal,
+  ): Promise<void> {
     const { clock, random } = this.#deps;
     for (;;) {
       try {
@@ -98,7 +102,7 @@ export class Leader implements Task {
       } catch (error) {
         signal.throwIfAborted();
         if (classify(error) === 'permission') throw error;
-        standby(`unknown: ${errorText(error)}`);
+        waiting(`the API server of the cluster cannot be asked who leads: ${explainFailure(error)}`);
       }
       await clock.sleep(jitter(LOOK_MS, 0.2, random), signal);
     }
@@ -228,7 +232,7 @@ export async function elect(
   const leader = new Leader(deps, { name, namespace, identity: `${hostname()}_${installId.slice(0, 8)}` });
   const acquire = async () => {
     try {
-      await leader.acquire((holder) => view.standby(holder), signal);
+      await leader.acquire({ standby: (holder) => view.standby(holder), waiting: (problem) => view.starting(problem) }, signal);
       return leader;
     } catch (error) {
       if (leaderElection === 'on' || classify(error) !== 'permission') throw error;

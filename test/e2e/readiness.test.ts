@@ -68,6 +68,18 @@ describe('an agent that cannot reach its broker is not ready and says why, with 
 });
 
 describe('an agent whose API server cannot be reached is not ready and says why', () => {
+  it('from the start on, when it might only be a standby', async () => {
+    const kubeconfigPath = join(dir, 'nowhere');
+    const agent = await rig.register();
+    await writeFile(
+      kubeconfigPath,
+      (await readFile(agent.kubeconfigPath, 'utf8')).replace(new URL(rig.kube.url).host, '127.0.0.1:1'),
+    );
+    const started = await rig.start(agent, { kubeconfigPath });
+    await readiness(started, /^503 the API server .*: connect ECONNREFUSED .* \(refused\): compare the port/);
+    await started.stop();
+  });
+
   it('when the connection is lost', async () => {
     const agent = await rig.register();
     const { hostname, port } = new URL(rig.kube.url);
