@@ -33,7 +33,7 @@ ${sections.join('')}`;
 }
 
 /** A value that users set. */
-interface ChartValue {
+export interface ChartValue {
   readonly path: readonly string[];
   readonly fallback: unknown;
   readonly meaning: string;
@@ -43,7 +43,7 @@ interface ChartValue {
  * The values of a file in their order: a key with a comment right above it is one, with everything below; a key without is a group. Throws
  * for a key that is neither, with its line.
  */
-function readValues(text: string, file: string): ChartValue[] {
+export function readValues(text: string, file: string): ChartValue[] {
   const tree = load(text);
   const values: ChartValue[] = [];
   const open: { readonly indent: number; readonly key: string; readonly isGroup: boolean }[] = [];

@@ -7,6 +7,7 @@ import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promis
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { BASELINE, writeBaseline } from './breaking.ts';
+import { generateNetwork } from './generate-network.ts';
 import { generateOptions } from './generate-options.ts';
 import { generateReference } from './generate-reference.ts';
 import { generateValues } from './generate-values.ts';
@@ -19,7 +20,7 @@ type Generator = () => Promise<ReadonlyMap<string, string>>;
 const OWNED_FOLDERS = ['proto/gen'] as const;
 
 /** Add a `hack/generate-NAME.ts` that exports a `Generator` here. */
-const GENERATORS: readonly Generator[] = [generateProto, generateReference, generateOptions, generateValues];
+const GENERATORS: readonly Generator[] = [generateProto, generateReference, generateOptions, generateValues, generateNetwork];
 
 async function generateProto(): Promise<ReadonlyMap<string, string>> {
   const out = await mkdtemp(join(tmpdir(), 'brokkr-generate-'));

@@ -1,5 +1,5 @@
 import { load } from 'js-yaml';
-import { AGENT, BROKER } from '../flows/chart-cells.ts';
+import { AGENT, BROKER, CERT_MANAGER, INGRESS } from '../flows/chart-cells.ts';
 import type { ChartName } from './helm.ts';
 
 const PEM = (what: string) => `-----BEGIN ${what}-----\nAAAA\n-----END ${what}-----\n`;
@@ -30,23 +30,8 @@ export const MATRIX: Readonly<Record<ChartName, Readonly<Record<string, object>>
   'brokkr-broker': {
     'the defaults': {},
     'the documented network policy': BROKER,
-    'the documented Ingress': load(`
-      ingress:
-        enabled: true
-        className: 'nginx'
-        tls:
-          - secretName: brokkr-tls
-            hosts:
-              - broker.example.com
-    `) as object,
-    'the documented cert-manager': load(`
-      tls:
-        enabled: true
-        certManager:
-          enabled: true
-          issuer: 'letsencrypt-prod'
-          issuerKind: 'ClusterIssuer'
-    `) as object,
+    'the documented Ingress': INGRESS,
+    'the documented cert-manager': CERT_MANAGER,
     'an external database': { postgresql: external },
     'a database by its URL, with policies': {
       postgresql: { enabled: false, existingSecret: 'db', existingSecretKey: 'uri', external: { cidr: '10.9.9.9/32' } },

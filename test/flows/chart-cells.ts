@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { load } from 'js-yaml';
 import {
   type AgentValues,
@@ -14,29 +15,17 @@ import type { Protocol } from '../../flows/model/model.ts';
 import { resolve } from '../../flows/model/resolve.ts';
 import { documentsOf, evaluatorOf, exampleText, isAllowed, TODAY } from './flow-rig.ts';
 
-/** The values that the network documentation shows, word by word. */
-export const BROKER = load(`
-  networkPolicy:
-    enabled: true
-    allowIngressFrom:
-      - namespaceSelector: { matchLabels: { kubernetes.io/metadata.name: ingress-nginx } }
-        podSelector: { matchLabels: { app.kubernetes.io/name: ingress-nginx } }
-    allowMetricsFrom:
-      - namespaceSelector: { matchLabels: { kubernetes.io/metadata.name: monitoring } }
-    allowWebhookEgress: true
-`) as BrokerValues;
-/** Those of the agent's chart. */
-export const AGENT = load(`
-  metrics: { enabled: true }
-  networkPolicy:
-    enabled: true
-    kubernetesApiCidr: "10.0.0.1/32"
-    brokerEndpoint:
-      podSelector: { matchLabels: { app.kubernetes.io/name: brokkr-broker } }
-      namespaceSelector: { matchLabels: { kubernetes.io/metadata.name: brokkr } }
-    allowMetricsFrom:
-      - namespaceSelector: { matchLabels: { kubernetes.io/metadata.name: monitoring } }
-`) as AgentValues;
+/** The examples of values in docs/network.md, in their order. */
+const [ingress, certManager, brokerPolicy, agentPolicy] = [
+  ...readFileSync(new URL('../../docs/network.md', import.meta.url), 'utf8').matchAll(/^```yaml\n(.*?)^```$/gms),
+].map(([, text = '']) => load(text) as object);
+
+/** The values that the network documentation shows, word by word: of TLS at an Ingress, and of cert-manager. */
+export const [INGRESS, CERT_MANAGER] = [ingress ?? {}, certManager ?? {}];
+/** Of the policies of the broker's chart. */
+export const BROKER = brokerPolicy as BrokerValues;
+/** Of those of the agent's chart, where scraping is on by default. */
+export const AGENT = { metrics: { enabled: true }, ...agentPolicy } as AgentValues;
 
 /** Pods and their labels: `namespace/pod`; both charts are installed under their own names. */
 export const PODS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
