@@ -13,11 +13,14 @@ export function http1Exchange(request: IncomingMessage, response: ServerResponse
   request.on('error', () => undefined); // the response closes, too
   response.on('error', () => undefined);
   const { 'content-length': length, 'transfer-encoding': encoding } = request.headers;
+  // several hosts make none that is valid
+  const hosts = request.headersDistinct.host?.join(' ') ?? '';
+  const { host = hosts, target } = absoluteForm(request.url ?? '/');
   return {
     version: '1.1',
     method: request.method ?? 'GET',
-    target: request.url ?? '/',
-    host: request.headers.host ?? '',
+    target,
+    host,
     headers: request.headers,
     client: request.socket.remoteAddress,
     body: encoding !== undefined || (length !== undefined && length !== '0') ? request : undefined,
@@ -36,6 +39,13 @@ export function http1Exchange(request: IncomingMessage, response: ServerResponse
     },
     cut: () => void request.socket.destroy(),
   };
+}
+
+/** Of a whole URL in the first line, the host counts and not the header (RFC 9112, 3.2.2). */
+function absoluteForm(target: string): { readonly host?: string; readonly target: string } {
+  const [, host, path = ''] = /^https?:\/\/([^/?#]*)(.*)$/i.exec(target) ?? [];
+  if (host === undefined) return { target };
+  return { host, target: path.startsWith('/') ? path : `/${path}` };
 }
 
 /** A request of an HTTP/2 client. */

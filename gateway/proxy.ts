@@ -1,13 +1,14 @@
 import type { OutgoingHttpHeaders } from 'node:http';
 import { pipeline } from 'node:stream/promises';
 import { type Clock, TimeoutError } from '#lib/clock.ts';
-import { errorText } from '#lib/errors.ts';
+import { BrokkrError, errorText, httpStatus } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Timeouts } from '#lib/timeouts.ts';
 import { isWhole } from './body.ts';
 import type { Answer, Exchange } from './exchange.ts';
 import { endToEnd, upstreamHeaders } from './headers.ts';
 import type { GatewayMetrics } from './metrics.ts';
+import { checkRequest } from './request.ts';
 import { type Served, UnreachableError, type Upstream } from './upstream.ts';
 
 /** What requests are passed on with. */
@@ -35,6 +36,7 @@ export async function proxy(exchange: Exchange, deps: ProxyDeps, responseTimeout
   const path = exchange.target.split('?')[0];
   metrics.open.inc({ version: exchange.version });
   try {
+    checkRequest(exchange);
     await passOn(exchange, deps, responseTimeoutMs, outcome);
   } catch (error) {
     outcome.error = errorText(error);
@@ -95,18 +97,20 @@ async function relay(exchange: Exchange, answer: Answer, outcome: Outcome): Prom
 
 /** Answers in the place of an upstream; gRPC clients make `unavailable` of 502 to 504. */
 function refuse(exchange: Exchange, error: unknown, outcome: Outcome): void {
-  const [status, code, message] =
-    error instanceof UnreachableError
-      ? ([503, 'unavailable', 'no upstream can be reached'] as const)
-      : error instanceof TimeoutError
-        ? ([504, 'deadline_exceeded', 'the upstream did not answer in time'] as const)
-        : ([502, 'unavailable', 'the upstream broke off'] as const);
+  const [status, code, message] = answerTo(error);
   outcome.status = status;
   const body = Buffer.from(JSON.stringify({ code, message }));
   const headers: OutgoingHttpHeaders = { 'content-type': 'application/json', 'content-length': body.length };
   exchange.respond(status, headers, { isEmpty: exchange.method === 'HEAD' });
   if (exchange.method !== 'HEAD') exchange.sink.write(body);
   exchange.end({});
+}
+
+function answerTo(error: unknown): readonly [status: number, code: string, message: string] {
+  if (error instanceof BrokkrError) return [httpStatus(error.code), error.code, error.message];
+  if (error instanceof UnreachableError) return [503, 'unavailable', 'no upstream can be reached'];
+  if (error instanceof TimeoutError) return [504, 'deadline_exceeded', 'the upstream did not answer in time'];
+  return [502, 'unavailable', 'the upstream broke off'];
 }
 
 function statusClass(status: number): string {

@@ -36,7 +36,9 @@ export class Http1Connections {
   /** Sends a request; resolves with the head of the answer. Rejects with a `DialError` when nothing has been sent. */
   async send(request: UpstreamRequest, signal: AbortSignal): Promise<Answer> {
     const { te: _, ...headers } = request.headers;
-    const outgoing = this.#request({ ...request, headers }, signal);
+    // Node would send the body of a GET or DELETE bare, and the upstream would take it for the next request (RFC 9112, 6.3)
+    const framing = request.body && headers['content-length'] === undefined ? { 'transfer-encoding': 'chunked' } : {};
+    const outgoing = this.#request({ ...request, headers: { ...headers, ...framing } }, signal);
     const answer = new Promise<Answer>((resolve, reject) => {
       outgoing.once('response', (response) => resolve(answerOf(response, request.method)));
       outgoing.on('error', reject);
