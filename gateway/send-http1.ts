@@ -11,6 +11,9 @@ import type { Answer, UpstreamRequest } from './exchange.ts';
 const MAX_IDLE_CONNECTIONS = 64;
 const IDLE_MS = 4000;
 
+/** May be sent again when nobody knows whether they arrived (RFC 9110, 9.2.1). */
+const SAFE_METHODS: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS']);
+
 /** What an upstream said to a request to become a WebSocket: yes with the connection, or no with an answer. */
 export type UpgradeAnswer =
   | { readonly kind: 'upgraded'; readonly response: IncomingMessage; readonly socket: Duplex; readonly head: Buffer }
@@ -38,16 +41,15 @@ export class Http1Connections {
     const { te: _, ...headers } = request.headers;
     // Node would send the body of a GET or DELETE bare, and the upstream would take it for the next request (RFC 9112, 6.3)
     const framing = request.body && headers['content-length'] === undefined ? { 'transfer-encoding': 'chunked' } : {};
-    const outgoing = this.#request({ ...request, headers: { ...headers, ...framing } }, signal);
-    const answer = new Promise<Answer>((resolve, reject) => {
-      outgoing.once('response', (response) => resolve(answerOf(response, request.method)));
-      outgoing.on('error', reject);
-    });
-    answer.catch(() => undefined); // waited for below, unless there is no connection
-    await this.#connected(outgoing);
-    if (request.body) sendBody(request.body, outgoing);
-    else outgoing.end();
-    return await answer;
+    for (;;) {
+      const outgoing = this.#request({ ...request, headers: { ...headers, ...framing } }, signal);
+      try {
+        return await this.#exchange(outgoing, request);
+      } catch (error) {
+        // an upstream may close an idle connection just as it is used again (RFC 9112, 9.3.1); each time there is one less
+        if (signal.aborted || !outgoing.reusedSocket || request.body || !SAFE_METHODS.has(request.method)) throw error;
+      }
+    }
   }
 
   /** Asks for a connection that becomes a WebSocket. The headers say so, see RFC 6455, 4.1. */
@@ -67,6 +69,18 @@ export class Http1Connections {
   /** Closes idle connections. */
   close(): void {
     this.#agent.destroy();
+  }
+
+  async #exchange(outgoing: ClientRequest, { method, body }: UpstreamRequest): Promise<Answer> {
+    const answer = new Promise<Answer>((resolve, reject) => {
+      outgoing.once('response', (response) => resolve(answerOf(response, method)));
+      outgoing.on('error', reject);
+    });
+    answer.catch(() => undefined); // waited for below, unless there is no connection
+    await this.#connected(outgoing);
+    if (body) sendBody(body, outgoing);
+    else outgoing.end();
+    return await answer;
   }
 
   #request({ method, target, host, headers }: UpstreamRequest, signal: AbortSignal): ClientRequest {

@@ -16,6 +16,9 @@ export interface SessionOptions {
 /** Streams on one connection; more take another one. Also bound by what the upstream allows. */
 const MAX_STREAMS_PER_SESSION = 500;
 
+/** How often a request that an upstream refused is sent in all. */
+const MAX_ATTEMPTS = 3;
+
 /** The HTTP/2 connections to one upstream: opened when needed, as many as its streams take. */
 export class Http2Sessions {
   readonly #address: Address;
@@ -37,27 +40,37 @@ export class Http2Sessions {
    * breaks the stream off, whatever has come.
    */
   async send(request: UpstreamRequest, signal: AbortSignal): Promise<Answer> {
-    const session = await this.#take(signal);
-    const release = () => {
-      this.#sessions.set(session, (this.#sessions.get(session) ?? 1) - 1);
-      if (session.destroyed) this.#sessions.delete(session);
-    };
-    let stream: ClientHttp2Stream;
-    try {
-      stream = this.#request(session, request, signal);
-    } catch (error) {
-      release();
-      throw error;
+    for (let attempt = 1; ; attempt++) {
+      const stream = await this.#open(request, signal);
+      if (request.body) sendBody(request.body, stream);
+      try {
+        return await answerOf(stream);
+      } catch (error) {
+        // refused or overtaken by a GOAWAY: the upstream has processed nothing of it (RFC 9113, 8.7)
+        const untouched = stream.rstCode === constants.NGHTTP2_REFUSED_STREAM && !request.body;
+        if (!untouched || attempt === MAX_ATTEMPTS || signal.aborted) throw error;
+      }
     }
-    stream.once('close', release);
-    if (request.body) sendBody(request.body, stream);
-    return await answerOf(stream);
   }
 
   /** Ends each connection once its streams have ended. */
   close(): void {
     this.#isClosed = true;
     for (const session of this.#sessions.keys()) session.close();
+  }
+
+  async #open(request: UpstreamRequest, signal: AbortSignal): Promise<ClientHttp2Stream> {
+    const session = await this.#take(signal);
+    const release = () => {
+      this.#sessions.set(session, (this.#sessions.get(session) ?? 1) - 1);
+      if (session.destroyed) this.#sessions.delete(session);
+    };
+    try {
+      return this.#request(session, request, signal).once('close', release);
+    } catch (error) {
+      release();
+      throw error;
+    }
   }
 
   /** An abort resets the stream; to close it would end the body first, as if it were whole. */
@@ -107,6 +120,7 @@ export class Http2Sessions {
     try {
       using deadline = clock.deadline(this.#options.connectTimeoutMs, new AbortController().signal);
       await abortable(ready.promise, deadline.signal);
+      if (session.remoteSettings.maxConcurrentStreams === 0) throw new Error('it takes no requests');
       if (this.#isClosed) throw new Error('the gateway stops');
     } catch (error) {
       session.destroy();
