@@ -105,6 +105,7 @@ export const ERRORS = {
   url_required: [Code.InvalidArgument, 400],
   invalid_url_scheme: [Code.InvalidArgument, 400],
   webhook_test_failed: [Code.FailedPrecondition, 400],
+  webhook_secrets_unreadable: [Code.FailedPrecondition, 409],
   delivery_not_found: [Code.NotFound, 404],
   // sync
   duplicate_identity: [Code.FailedPrecondition, 409],

@@ -112,8 +112,10 @@ export class Deliveries implements Task {
   async #reseal(): Promise<void> {
     const { db, log, secrets } = this.#deps;
     try {
-      const webhooks = await db.transaction((tx) => resealAll(tx, secrets));
-      if (webhooks > 0) log.info({ webhooks, key: secrets.keyId }, 'secrets of webhooks encrypted with the present key');
+      const { resealed, problems } = await db.transaction((tx) => resealAll(tx, secrets));
+      if (resealed > 0)
+        log.info({ webhooks: resealed, key: secrets.keyId }, 'secrets of webhooks encrypted with the present key');
+      for (const error of problems) log.error({ error }, 'secrets of a webhook cannot be read');
     } catch (error) {
       log.error({ error: errorText(error) }, 'secrets of webhooks could not be encrypted with the present key');
     }

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { BrokkrError } from '#lib/errors.ts';
 import { openSealed, type SealingKey, seal } from '../sealing.ts';
 
 /** What of a subscription is never shown again. */
@@ -25,7 +26,7 @@ export interface SecretBox {
   readonly keyId: string | null;
   /** Encrypts with the first key; without keys the secrets are stored as they are. */
   seal(subscriptionId: string, secrets: WebhookSecrets): SealedSecrets;
-  /** Throws when the row's key is not configured or does not fit. */
+  /** Throws `webhook_secrets_unreadable` when the row's key is not configured or does not fit. */
   open(row: SealedSecrets & { readonly id: string }): WebhookSecrets;
 }
 
@@ -44,9 +45,18 @@ export function createSecretBox(keys: readonly SealingKey[]): SecretBox {
     },
     open({ id, sealed, key_id }) {
       const key = keys.find(({ keyId }) => keyId === key_id);
-      if (key_id !== null && !key) throw new Error(`webhook ${id} is encrypted with key ${key_id}, which is not configured`);
-      const plain = key ? openSealed(sealed, key, place(id)) : sealed;
-      return JSON.parse(plain.toString('utf8')) as WebhookSecrets;
+      const unreadable = (why: string, cause?: unknown) =>
+        new BrokkrError('webhook_secrets_unreadable', `webhook ${id} is encrypted with key ${key_id}, ${why}`, {
+          details: { webhook_id: id, key_id },
+          cause,
+        });
+      if (key_id !== null && !key) throw unreadable('which is neither broker.encryption_key nor in broker.encryption_old_keys');
+      try {
+        const plain = key ? openSealed(sealed, key, place(id)) : sealed;
+        return JSON.parse(plain.toString('utf8')) as WebhookSecrets;
+      } catch (error) {
+        throw unreadable('and the key of that name does not decrypt it', error);
+      }
     },
   };
 }

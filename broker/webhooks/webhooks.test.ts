@@ -120,13 +120,37 @@ describe('the secrets of a webhook', () => {
     const webhook = await subscribe('https://example.org/', { enabled: false });
     const key = (keyId: string, fill: string) => ({ keyId, key: Buffer.from(fill.repeat(32), 'hex') });
     const [old, fresh] = [key('default', 'ab'), key('new', 'cd')];
-    expect(await resealAll(broker.db, createSecretBox([fresh, old]))).toBeGreaterThan(0);
+    const lost = await subscribe('https://example.org/', { enabled: false });
+    await broker.db.query(`update webhook_subscription set key_id = 'lost' where id = $1`, [lost.id]);
+    const { resealed, problems } = await resealAll(broker.db, createSecretBox([fresh, old]));
+    expect(resealed).toBeGreaterThan(0); // one that cannot be read holds up no other
+    expect(problems).toEqual([expect.stringContaining(`webhook ${lost.id} is encrypted with key lost`)]);
+    await broker.api('DELETE', `/api/v1/webhooks/${lost.id}`);
     const row = await getSubscription(broker.db, webhook.id);
     expect(row.key_id).toBe('new');
     expect(createSecretBox([fresh]).open(row)).toEqual({ url: 'https://example.org/', signing: webhook.secret });
-    expect(() => createSecretBox([old]).open(row)).toThrow(/encrypted with key new, which is not configured/);
-    expect(() => createSecretBox([fresh]).open({ ...row, id: randomUUID() })).toThrow(/authenticate/);
-    expect(await resealAll(broker.db, createSecretBox([old, fresh]))).toBeGreaterThan(0);
+    expect(() => createSecretBox([old]).open(row)).toThrow(/encrypted with key new, which is neither/);
+    expect(() => createSecretBox([fresh]).open({ ...row, id: randomUUID() })).toThrow(/does not decrypt it/);
+    expect((await resealAll(broker.db, createSecretBox([old, fresh]))).problems).toEqual([]);
+  });
+
+  it('that cannot be read are named by every request that needs them', async () => {
+    const webhook = await subscribe('https://example.org/', { enabled: false });
+    const path = `/api/v1/webhooks/${webhook.id}`;
+    await broker.db.query(`update webhook_subscription set key_id = 'lost' where id = $1`, [webhook.id]);
+    const requests = [
+      broker.api('POST', `${path}/test`),
+      broker.api('PUT', path, { url: 'https://example.org/new' }),
+      broker.api('POST', `${path}/rotate-secret`, {}),
+    ];
+    for (const answer of await Promise.all(requests)) {
+      expect(answer).toMatchObject({
+        status: 409,
+        body: { code: 'webhook_secrets_unreadable', message: expect.stringContaining('encrypted with key lost') },
+      });
+    }
+    expect((await broker.api('PUT', path, { name: 'renamed' })).status).toBe(200);
+    await broker.api('DELETE', path);
   });
 });
 

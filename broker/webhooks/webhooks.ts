@@ -136,11 +136,22 @@ export async function testWebhook(
   });
 }
 
-/** Encrypts with the present key what another key encrypts, or none. */
-export async function resealAll(tx: Queryable, secrets: SecretBox): Promise<number> {
+/** Encrypts with the present key what another key encrypts, or none. What cannot be read stays as it is: the problems say why. */
+export async function resealAll(
+  tx: Queryable,
+  secrets: SecretBox,
+): Promise<{ readonly resealed: number; readonly problems: readonly string[] }> {
+  const problems: string[] = [];
   const rows = await listSealedOtherwise(tx, secrets.keyId);
-  for (const row of rows) await updateSealed(tx, row.id, secrets.seal(row.id, secrets.open(row)));
-  return rows.length;
+  for (const row of rows) {
+    try {
+      await updateSealed(tx, row.id, secrets.seal(row.id, secrets.open(row)));
+    } catch (error) {
+      if (!(error instanceof BrokkrError)) throw error;
+      problems.push(error.message);
+    }
+  }
+  return { resealed: rows.length - problems.length, problems };
 }
 
 function assertVersion(command: Command, { version }: SubscriptionRow): void {

@@ -1017,7 +1017,8 @@ export declare const WebhookService: GenService<{
     output: typeof CreateWebhookResponseSchema;
   },
   /**
-   * Changes what the request sets. Errors: webhook_not_found, invalid_url_scheme, invalid_webhook, precondition_failed.
+   * Changes what the request sets. Errors: webhook_not_found, invalid_url_scheme, invalid_webhook, precondition_failed,
+   * webhook_secrets_unreadable.
    *
    * @generated from rpc brokkr.v1.WebhookService.UpdateWebhook
    */
@@ -1038,7 +1039,7 @@ export declare const WebhookService: GenService<{
   },
   /**
    * Posts an event of the type webhook.test at once, once, signed like any other. Errors: webhook_not_found,
-   * webhook_test_failed.
+   * webhook_test_failed, webhook_secrets_unreadable.
    *
    * @generated from rpc brokkr.v1.WebhookService.TestWebhook
    */
@@ -1048,7 +1049,8 @@ export declare const WebhookService: GenService<{
     output: typeof TestWebhookResponseSchema;
   },
   /**
-   * Replaces the signing secret; the answer shows the new one, and only this answer does. Errors: webhook_not_found.
+   * Replaces the signing secret; the answer shows the new one, and only this answer does. Errors: webhook_not_found,
+   * webhook_secrets_unreadable.
    *
    * @generated from rpc brokkr.v1.WebhookService.RotateWebhookSecret
    */
