@@ -133,13 +133,11 @@ function declareEngine(metrics: Metrics, gauges: () => AgentGauges | undefined):
       for (const [resource, ms] of gauges()?.engine.silenceMs() ?? []) gauge.set({ resource }, ms / 1000);
     },
   });
-  metrics.gauge({
-    name: 'agent_yaml_tasks',
-    help: 'Tasks the YAML threads have begun since the start, by kind',
+  metrics.counter({
+    name: 'agent_yaml_tasks_total',
+    help: 'Tasks the YAML threads have begun, by kind',
     labels: ['task'],
-    collect(gauge) {
-      for (const [task, number] of Object.entries(gauges()?.yaml.counts ?? {})) gauge.set({ task }, number);
-    },
+    total: () => Object.entries(gauges()?.yaml.counts ?? {}).map(([task, number]) => [{ task }, number] as const),
   });
   metrics.gauge({
     name: 'agent_yaml_queue',

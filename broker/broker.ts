@@ -2,6 +2,7 @@ import type { ConnectRouter } from '@connectrpc/connect';
 import type { Clock } from '#lib/clock.ts';
 import { BrokkrError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
+import { createMetrics } from '#lib/metrics.ts';
 import type { Task } from '#lib/run.ts';
 import { aborted } from '#lib/signal.ts';
 import { createYamlPool, type YamlPool } from '#lib/yaml-pool.ts';
@@ -19,12 +20,13 @@ import { createRequestGate } from './api/gate.ts';
 import { createApiInterceptors } from './api/interceptors.ts';
 import type { BrokerConfig } from './config.ts';
 import type { Database } from './database.ts';
+import { Fleet } from './fleet/fleet.ts';
 import { generatorService } from './generators/rpc.ts';
 import { createServer, type Server } from './http/server.ts';
 import { Authenticator } from './keys/authenticate.ts';
 import { keyService } from './keys/rpc.ts';
 import { createMaintenance } from './maintenance/maintenance.ts';
-import { createBrokerMetrics, createWebhookMetrics } from './metrics.ts';
+import { declareBrokerMetrics } from './metrics.ts';
 import { healthz, metricsPage, readyz } from './probes.ts';
 import type { SealingKey } from './sealing.ts';
 import { createBlobStore } from './stacks/blobs.ts';
@@ -43,7 +45,7 @@ import { createAddressRule } from './webhooks/addresses.ts';
 import { Deliveries } from './webhooks/deliveries.ts';
 import { webhookService } from './webhooks/rpc.ts';
 import { createSecretBox } from './webhooks/secrets.ts';
-import { createSend, resolveHost } from './webhooks/send.ts';
+import { createSend, resolveHost, timedResolve } from './webhooks/send.ts';
 
 /** What a broker is built on. */
 export interface BrokerDeps {
@@ -97,13 +99,31 @@ export function createBroker(config: BrokerConfig, deps: BrokerDeps): Broker {
   const secrets = createSecretBox(keys);
   const statusChanges = new StatusChanges(clock);
   const authenticator = new Authenticator({ db, clock, log }, { cacheTtlMs: config.broker.authCacheTtlSeconds * 1000 });
-  const ingest = new Ingest({ db, clock, log, changed: (stackIds) => statusChanges.changed(stackIds) });
+  const registry = createMetrics({ processMetrics: true });
+  const fleet = new Fleet({ db, clock, log });
+  const metrics = declareBrokerMetrics(registry, {
+    poolUse: () => db.poolUse(),
+    sessions: () => sync.sessions(),
+    pendingEvents: () => ingest.pendingEvents,
+    yaml,
+    listener: () => server.counts(),
+    webhookAttempts: () => deliveries.inFlight,
+    fleet: () => fleet.view(),
+    clock,
+  });
+  const ingest: Ingest = new Ingest({
+    db,
+    clock,
+    log,
+    changed: (stackIds) => statusChanges.changed(stackIds),
+    delivered: metrics.delivered,
+  });
   const acceptance = config.broker.agentAcceptance;
   const replicaId = deps.newId();
   const session = (agentId: string) => sync.session(agentId);
   const questions = new Questions({ db, clock, log, newId: deps.newId, replicaId, session });
   const sync: Sync = new Sync(
-    { db, feed, blobs, ingest, questions, clock, log, random: deps.random, forgetKeys: () => authenticator.forget() },
+    { db, feed, blobs, ingest, questions, clock, log, random: deps.random, forgetKeys: () => authenticator.forget(), metrics },
     {
       replicaId,
       version: deps.version,
@@ -123,9 +143,9 @@ export function createBroker(config: BrokerConfig, deps: BrokerDeps): Broker {
     if (changes.some(({ kind }) => kind === 'stack')) gatekeeper.headsChanged();
     return Promise.resolve();
   });
-  const metrics = createBrokerMetrics({ db, sync, yaml });
   const mayReach = createAddressRule(config.broker.webhookAllowedNetworks);
-  const send = createSend({ clock, mayReach, resolve: resolveHost });
+  const resolve = timedResolve(resolveHost, clock, (seconds) => metrics.dnsSeconds.observe(seconds));
+  const send = createSend({ clock, mayReach, resolve });
   const deliveries: Deliveries = new Deliveries(
     {
       db,
@@ -135,7 +155,7 @@ export function createBroker(config: BrokerConfig, deps: BrokerDeps): Broker {
       replicaId,
       secrets,
       send,
-      attempted: createWebhookMetrics(metrics, () => deliveries.inFlight),
+      attempted: metrics.attempted,
     },
     {
       batchSize: config.broker.webhookDeliveryBatchSize,
@@ -174,7 +194,7 @@ export function createBroker(config: BrokerConfig, deps: BrokerDeps): Broker {
     );
   };
   const publishBytes = config.broker.maxPublishBytes * PUBLISH_OVERHEAD;
-  const server = createServer(
+  const server: Server = createServer(
     {
       router,
       interceptors: createApiInterceptors(),
@@ -185,11 +205,12 @@ export function createBroker(config: BrokerConfig, deps: BrokerDeps): Broker {
       plain: {
         '/healthz': healthz,
         '/readyz': readyz({ db, clock }),
-        ...(config.broker.metrics && { '/metrics': metricsPage(metrics) }),
+        ...(config.broker.metrics && { '/metrics': metricsPage(registry) }),
       },
       log,
       clock,
       newId: deps.newId,
+      observe: metrics.served,
     },
     {
       listen: config.broker.listen,

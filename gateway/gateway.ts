@@ -25,15 +25,17 @@ export interface GatewayDeps {
 /** Builds all parts of a gateway; they run until the abort, then requests under way may end. */
 export function createGateway({ gateway: config }: GatewayConfig, { ca, clock, log }: GatewayDeps): Task[] {
   const timeouts = new Timeouts(clock);
-  const upstream = new Upstream(
+  const { metrics, declared } = createGatewayMetrics({
+    listener: () => listener.counts(),
+    endpoints: () => upstream.endpoints,
+    clock,
+  });
+  const failed = (endpoint: string, kind: string) => declared.upstreamFailures.inc({ endpoint, kind });
+  const upstream: Upstream = new Upstream(
     config.upstreams.map((url) => ({ url: new URL(url), ca })),
-    { clock, log, timeouts },
+    { clock, log, timeouts, failed },
     { ...config, protocol: config.upstreamProtocol, pingMs: config.pingIntervalMs },
   );
-  const { metrics, declared } = createGatewayMetrics({
-    connections: () => listener.counts().connections,
-    endpoints: () => upstream.endpoints,
-  });
   const deps = { upstream, metrics: declared, timeouts, clock, log };
   const listener: Listener = createListener(
     {

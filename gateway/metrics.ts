@@ -1,12 +1,17 @@
+import type { Clock } from '#lib/clock.ts';
+import type { ListenerCounts } from '#lib/listener.ts';
+import { declareListenerMetrics } from '#lib/listener-metrics.ts';
 import { createMetrics, type Metrics } from '#lib/metrics.ts';
+import { declareSegmentMetrics } from '#lib/segment-metrics.ts';
 
 /** The metrics of a gateway that are set where something happens; labels are closed sets. */
 export type GatewayMetrics = ReturnType<typeof declareGatewayMetrics>;
 
 /** What the gauges look at. */
 export interface GatewayView {
-  readonly connections: () => number;
+  readonly listener: () => ListenerCounts;
   readonly endpoints: () => readonly { readonly name: string; readonly open: number; readonly problem: string | undefined }[];
+  readonly clock: Clock;
 }
 
 /** A registry with everything in it, the process included. */
@@ -16,12 +21,9 @@ export function createGatewayMetrics(view: GatewayView): { readonly metrics: Met
 }
 
 /** Declares the metrics. Endpoints are those of the settings. */
-export function declareGatewayMetrics(metrics: Pick<Metrics, 'counter' | 'gauge' | 'histogram'>, view: GatewayView) {
-  metrics.gauge({
-    name: 'gateway_connections',
-    help: 'open connections of clients',
-    collect: (gauge) => gauge.set(view.connections()),
-  });
+export function declareGatewayMetrics(metrics: Metrics, view: GatewayView) {
+  declareListenerMetrics(metrics, 'gateway_', view.listener, view.clock);
+  declareSegmentMetrics(metrics, 'gateway_');
   metrics.gauge({
     name: 'gateway_upstream_healthy',
     help: '1 when the upstream passed its last check',
@@ -48,6 +50,11 @@ export function declareGatewayMetrics(metrics: Pick<Metrics, 'counter' | 'gauge'
       name: 'gateway_requests_total',
       help: 'requests by class of their status; none: the client left before there was one',
       labels: ['version', 'status'],
+    }),
+    upstreamFailures: metrics.counter({
+      name: 'gateway_upstream_failures_total',
+      help: 'requests and checks that did not reach an upstream, by kind: nxdomain, dns, refused, unreachable, timeout, reset, tls, certificate, protocol, unknown',
+      labels: ['endpoint', 'kind'],
     }),
     seconds: metrics.histogram({
       name: 'gateway_request_duration_seconds',

@@ -1,6 +1,7 @@
 import type { Clock } from '#lib/clock.ts';
 import { errorText } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
+import { type ReachFailure, reachFailure } from '#lib/reach-failure.ts';
 import type { Task } from '#lib/run.ts';
 import type { Timeouts } from '#lib/timeouts.ts';
 import { type Address, DialError } from './dial.ts';
@@ -29,6 +30,13 @@ export interface Endpoint {
   problem: string | undefined;
 }
 
+/** What looking after them needs. `failed` is told each time one was not reached. */
+export interface UpstreamDeps {
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly failed: (endpoint: string, kind: ReachFailure) => void;
+}
+
 /** An answer, and who gave it. */
 export interface Served<T> {
   readonly endpoint: Endpoint;
@@ -44,14 +52,10 @@ export class UnreachableError extends Error {
 export class Upstream implements Task {
   readonly name = 'upstream';
   readonly endpoints: readonly Endpoint[];
-  readonly #deps: { readonly clock: Clock; readonly log: Logger };
+  readonly #deps: UpstreamDeps;
   readonly #options: UpstreamOptions;
 
-  constructor(
-    addresses: readonly Address[],
-    deps: { readonly clock: Clock; readonly log: Logger; readonly timeouts: Timeouts },
-    options: UpstreamOptions,
-  ) {
+  constructor(addresses: readonly Address[], deps: UpstreamDeps & { readonly timeouts: Timeouts }, options: UpstreamOptions) {
     this.#deps = deps;
     this.#options = options;
     this.endpoints = addresses.map((address) => ({
@@ -106,6 +110,7 @@ export class Upstream implements Task {
       } catch (error) {
         endpoint.open--;
         if (!(error instanceof DialError) || signal.aborted) throw error;
+        this.#unreached(endpoint, error);
         this.#judge(endpoint, error.message);
         reasons.push(error.message);
       }
@@ -132,8 +137,13 @@ export class Upstream implements Task {
       body?.on('error', () => undefined).resume();
       return status >= 200 && status < 300 ? undefined : `${endpoint.name}: ${healthPath} answers ${status}`;
     } catch (error) {
+      if (!signal.aborted) this.#unreached(endpoint, error);
       return error instanceof DialError ? error.message : `${endpoint.name}: ${healthPath} ${errorText(error)}`;
     }
+  }
+
+  #unreached({ name }: Endpoint, error: unknown): void {
+    this.#deps.failed(name, reachFailure(error) ?? 'unknown');
   }
 
   #judge(endpoint: Endpoint, problem: string | undefined): void {

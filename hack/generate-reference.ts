@@ -1,8 +1,10 @@
 import { AGENT_SETTINGS } from '../agent/config.ts';
 import { createAgentMetrics } from '../agent/metrics.ts';
 import { BROKER_SETTINGS } from '../broker/config.ts';
+import { declareBrokerMetrics } from '../broker/metrics.ts';
 import { GATEWAY_SETTINGS } from '../gateway/config.ts';
 import { declareGatewayMetrics } from '../gateway/metrics.ts';
+import { systemClock } from '../lib/clock.ts';
 import { describeConfig, type SettingRow } from '../lib/config.ts';
 import { ERRORS } from '../lib/errors.ts';
 import type { MetricOptions, Metrics } from '../lib/metrics.ts';
@@ -14,6 +16,7 @@ export async function generateReference(): Promise<ReadonlyMap<string, string>> 
     ['docs/reference/agent-settings.md', settingsPage('agent', describeConfig(AGENT_SETTINGS))],
     ['docs/reference/gateway-settings.md', settingsPage('gateway', describeConfig(GATEWAY_SETTINGS))],
     ['docs/reference/errors.md', errorsPage()],
+    ['docs/reference/broker-metrics.md', brokerMetricsPage()],
     ['docs/reference/metrics.md', agentMetricsPage()],
     ['docs/reference/gateway-metrics.md', gatewayMetricsPage()],
   ]);
@@ -57,8 +60,7 @@ function metricsTable(declare: (notes: Metrics) => unknown): string {
     lines.push(`| \`brokkr_${options.name}\` | ${type} | ${labels || '–'} | ${tableText(options.help)} |`);
     return undefined as never;
   };
-  const notes = { counter: note('counter'), gauge: note('gauge'), histogram: note('histogram') };
-  declare(notes as Pick<Metrics, 'counter' | 'gauge' | 'histogram'> as Metrics);
+  declare({ counter: note('counter'), gauge: note('gauge'), histogram: note('histogram'), text: unread, contentType: '' });
   return `| Metric | Type | Labels | Meaning |
 |---|---|---|---|
 ${lines.toSorted().join('\n')}
@@ -77,8 +79,27 @@ which come from users, the first hundred have their own value and the others are
 ${metricsTable((notes) => createAgentMetrics(notes, () => undefined))}`;
 }
 
+/** Gauges are declared here and never read. */
+function unread(): never {
+  throw new Error('nothing is measured here');
+}
+
+function brokerMetricsPage(): string {
+  const view = {
+    ...{ poolUse: unread, sessions: unread, pendingEvents: unread, listener: unread, webhookAttempts: unread, fleet: unread },
+    ...{ yaml: { counts: { parse: 0, prepare: 0, check: 0, diff: 0 }, queued: 0 }, clock: systemClock },
+  };
+  return `# Metrics of the broker
+
+Generated from \`broker/metrics.ts\`. Prometheus text on the port of the API under \`/metrics\`, without a key; \`broker.metrics: false\` closes it.
+Labels come from closed sets. What is true of the fleet is counted in the database, at most every 10 s and in at most a twentieth of the
+time, and is the same on every replica: take the maximum, not the sum.
+
+${metricsTable((notes) => declareBrokerMetrics(notes, view))}`;
+}
+
 function gatewayMetricsPage(): string {
-  const view = { connections: () => 0, endpoints: () => [] };
+  const view = { listener: unread, endpoints: unread, clock: systemClock };
   return `# Metrics of the gateway
 
 Generated from \`gateway/metrics.ts\`. Prometheus text on the admin port under \`/metrics\`. Labels come from closed sets; endpoints are those of the

@@ -17,7 +17,7 @@ import type { Logger } from './log.ts';
 import { sniff } from './sniff.ts';
 import type { Timeouts } from './timeouts.ts';
 import { hasName, openTls, type TlsFiles, type TlsTermination } from './tls.ts';
-import { handshakeProblem } from './tls-problems.ts';
+import { HANDSHAKE_FAILURES, type HandshakeFailure, handshakeFailure, handshakeProblem } from './tls-problems.ts';
 
 /** A request on the port, of either HTTP version. */
 export type IncomingRequest = IncomingMessage | Http2ServerRequest;
@@ -54,12 +54,28 @@ export interface ListenerDeps {
   readonly log: Logger;
 }
 
+/** What a listener counts, for metrics. */
+export interface ListenerCounts {
+  /** Open now. */
+  readonly connections: number;
+  readonly http2Sessions: number;
+  /** Taken since the start, and closed at once because too many were open. */
+  readonly accepted: number;
+  readonly dropped: number;
+  /** Since the start, over all connections, TLS included. */
+  readonly bytesIn: number;
+  readonly bytesOut: number;
+  /** Since the start. */
+  readonly handshakeFailures: Readonly<Record<HandshakeFailure, number>>;
+  /** Certificates in use: the file, and when it ceases to be valid (milliseconds since 1970). */
+  readonly certificates: readonly { readonly certFile: string; readonly validToMs: number }[];
+}
+
 /** Connections, whatever they speak. */
 export interface Listener {
   /** Starts taking connections; resolves with the address in use, `host:port`. */
   open(): Promise<string>;
-  /** Numbers of now. */
-  counts(): { readonly connections: number; readonly http2Sessions: number };
+  counts(): ListenerCounts;
   /** Takes no more connections and asks peers to leave: GOAWAY on HTTP/2, idle HTTP/1.1 connections closed. */
   stopAccepting(): void;
   /** Resolves when the last connection has gone. */
@@ -80,6 +96,7 @@ export function createListener(deps: ListenerDeps, config: ListenerConfig): List
   const silent = new Set<Socket>();
   const sessions = new Set<ServerHttp2Session>();
   const empty = Promise.withResolvers<void>();
+  let certificates: TlsTermination['certificates'] = () => [];
   let accepting = true;
   const http1 = createHttp1({ ...deps, handleUpgrade: deps.handleUpgrade, accepting: () => accepting }, config);
   const http2 = createHttp2(deps, (session) => {
@@ -87,9 +104,11 @@ export function createListener(deps: ListenerDeps, config: ListenerConfig): List
     session.once('close', () => sessions.delete(session));
     keepAlive(session, timeouts, config.pingMs);
   });
-  const net = createServer({ allowHalfOpen: true, noDelay: true });
+  // over TLS nobody closes one direction only: a client that has left would stay until the next ping
+  const net = createServer({ allowHalfOpen: config.tls.length === 0, noDelay: true });
   net.maxConnections = config.maxConnections;
   net.on('drop', () => log.warn({ maxConnections: config.maxConnections }, 'connection refused, too many are open'));
+  const tally = new Tally(net);
 
   const route = (socket: Socket | TLSSocket) =>
     sniff(socket, { expectTls: false, timeouts, timeoutMs: config.headerTimeoutMs }, (spoken) => {
@@ -115,14 +134,19 @@ export function createListener(deps: ListenerDeps, config: ListenerConfig): List
     async open() {
       if (config.tls.length > 0) {
         const tls = await openTls(config.tls, deps);
-        feedTls(net, tls, route, deps, config);
+        certificates = tls.certificates;
+        feedTls(net, tls, route, { ...deps, failed: (failure) => tally.handshakeFailures[failure]++ }, config);
         void tls.watch(closing.signal);
       }
       http1.emit('listening'); // without it a server that is fed connections enforces no header and request timeouts
       void timeouts.run(closing.signal);
       return await listen(net, config.listen);
     },
-    counts: () => ({ connections: sockets.size, http2Sessions: sessions.size }),
+    counts: () => ({
+      ...tally.with(sockets),
+      http2Sessions: sessions.size,
+      certificates: certificates().map(({ certFile, leaf }) => ({ certFile, validToMs: leaf.validToDate.getTime() })),
+    }),
     stopAccepting() {
       accepting = false;
       net.close();
@@ -141,12 +165,48 @@ export function createListener(deps: ListenerDeps, config: ListenerConfig): List
   };
 }
 
+/** Counts over the connections of a server. */
+class Tally {
+  readonly handshakeFailures = Object.fromEntries(HANDSHAKE_FAILURES.map((name) => [name, 0])) as Record<
+    HandshakeFailure,
+    number
+  >;
+  #accepted = 0;
+  #dropped = 0;
+  #bytesIn = 0;
+  #bytesOut = 0;
+
+  constructor(server: NetServer) {
+    server.on('drop', () => {
+      this.#dropped += 1;
+    });
+    server.on('connection', (socket) => {
+      this.#accepted += 1;
+      socket.once('close', () => {
+        this.#bytesIn += socket.bytesRead;
+        this.#bytesOut += socket.bytesWritten;
+      });
+    });
+  }
+
+  /** The counts with what those that are open add. */
+  with(open: ReadonlySet<Socket>) {
+    let [bytesIn, bytesOut] = [this.#bytesIn, this.#bytesOut];
+    for (const { bytesRead, bytesWritten } of open) {
+      bytesIn += bytesRead;
+      bytesOut += bytesWritten;
+    }
+    const { handshakeFailures } = this;
+    return { connections: open.size, accepted: this.#accepted, dropped: this.#dropped, handshakeFailures, bytesIn, bytesOut };
+  }
+}
+
 /** Has connections shake hands before `route` takes them. */
 function feedTls(
   net: NetServer,
   { server, certificateFor }: TlsTermination,
   route: (socket: TLSSocket) => void,
-  { timeouts, clock, log }: ListenerDeps,
+  { timeouts, clock, log, failed }: ListenerDeps & { readonly failed: (failure: HandshakeFailure) => void },
   { headerTimeoutMs }: ListenerConfig,
 ): void {
   net.on('connection', (socket) =>
@@ -156,6 +216,7 @@ function feedTls(
         return;
       }
       log.info({ client: socket.remoteAddress }, 'a client speaks plain http on a tls port');
+      failed('plain');
       refusePlain(socket);
     }),
   );
@@ -170,6 +231,7 @@ function feedTls(
   });
   server.on('tlsClientError', (error, socket: TLSSocket & { readonly _parent?: Socket }) => {
     const serverName = socket.servername || undefined;
+    failed(handshakeFailure(error));
     const shown = { certificate: certificateFor(serverName), serverName, nowMs: clock.now() };
     const reason = handshakeProblem(error, shown);
     // a client that has closed has no address any more; the connection below remembers it

@@ -8,12 +8,20 @@ export interface MetricOptions<L extends string> {
   readonly labels?: readonly L[];
 }
 
+/** Sets a gauge at a scrape. */
+export type Collect<L extends string> = (gauge: Gauge<L>) => void | Promise<void>;
+
+/** Counts by label values; a counter without labels has one. */
+export type Totals<L extends string> = Iterable<readonly [labels: Partial<Record<L, string>>, total: number]>;
+
+type ReadTotals<L extends string> = () => Totals<L> | Promise<Totals<L>>;
+
 /** The metrics of one process: made once by its composition root, declared in one file. */
 export interface Metrics {
-  /** Goes up only. */
-  counter<const L extends string = never>(options: MetricOptions<L>): Counter<L>;
-  /** `collect` runs at every scrape, to set the value then; it must be quick. */
-  gauge<const L extends string = never>(options: MetricOptions<L> & { readonly collect?: (gauge: Gauge<L>) => void }): Gauge<L>;
+  /** Goes up only. With `total` it is read at every scrape: what is counted elsewhere. */
+  counter<const L extends string = never>(options: MetricOptions<L> & { readonly total?: ReadTotals<L> }): Counter<L>;
+  /** `collect` runs at every scrape, to set the value then; it must be quick, or bounded. */
+  gauge<const L extends string = never>(options: MetricOptions<L> & { readonly collect?: Collect<L> }): Gauge<L>;
   /** `buckets` are upper bounds in the metric's unit; `LATENCY_BUCKETS` when absent. */
   histogram<const L extends string = never>(options: MetricOptions<L> & { readonly buckets?: readonly number[] }): Histogram<L>;
   /** Everything in the Prometheus text format. Blocks the event loop for about 20 µs a series. */
@@ -24,6 +32,9 @@ export interface Metrics {
 
 /** Seconds; from the original's request histogram. */
 const LATENCY_BUCKETS: readonly number[] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
+
+/** Gauges of prom-client named like counters, which promtool refuses; the same by type (`nodejs_active_resources`) stays. */
+const MISNAMED = ['nodejs_active_handles_total', 'nodejs_active_requests_total', 'nodejs_active_resources_total'];
 
 /**
  * A fresh registry; with `processMetrics` also memory, CPU, event loop and garbage collection of the process. These begin
@@ -37,11 +48,15 @@ export function createMetrics({ processMetrics }: { readonly processMetrics: boo
     return { name: `brokkr_${name}`, help, labelNames: [...labels], registers: [registry] };
   };
   return {
-    counter(options) {
+    counter<L extends string>({ total, ...options }: MetricOptions<L> & { readonly total?: ReadTotals<L> }) {
       if (!options.name.endsWith('_total')) throw new Error(`the counter ${options.name} does not end in _total`);
-      return new Counter(common(options));
+      const counter: Counter<L> = new Counter<L>({
+        ...common(options),
+        ...(total && { collect: async () => recount(counter, await total()) }),
+      });
+      return counter;
     },
-    gauge<L extends string>({ collect, ...options }: MetricOptions<L> & { readonly collect?: (gauge: Gauge<L>) => void }) {
+    gauge<L extends string>({ collect, ...options }: MetricOptions<L> & { readonly collect?: Collect<L> }) {
       const gauge: Gauge<L> = new Gauge<L>({ ...common(options), ...(collect && { collect: () => collect(gauge) }) });
       return gauge;
     },
@@ -50,9 +65,15 @@ export function createMetrics({ processMetrics }: { readonly processMetrics: boo
     },
     text() {
       if (!watched) collectDefaultMetrics({ register: registry });
+      if (!watched) for (const name of MISNAMED) registry.removeSingleMetric(name);
       watched = true;
       return registry.metrics();
     },
     contentType: registry.contentType,
   };
+}
+
+function recount<L extends string>(counter: Counter<L>, totals: Totals<L>): void {
+  counter.reset();
+  for (const [labels, total] of totals) counter.inc(labels, total);
 }

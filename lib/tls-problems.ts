@@ -13,6 +13,24 @@ export interface Shown {
 /** Alerts by which clients refuse a certificate (RFC 8446, 6.2), as OpenSSL spells them in its error codes. */
 const REFUSALS = ['BAD_CERTIFICATE', 'CERTIFICATE_EXPIRED', 'CERTIFICATE_UNKNOWN', 'UNKNOWN_CA', 'UNSUPPORTED_CERTIFICATE'];
 
+/** Why handshakes fail, for counting. */
+export const HANDSHAKE_FAILURES = ['certificate', 'left', 'version', 'timeout', 'plain', 'other'] as const;
+
+/** certificate: the client refused ours; left: it closed; version: too old; timeout: too slow; plain: it speaks no TLS. */
+export type HandshakeFailure = (typeof HANDSHAKE_FAILURES)[number];
+
+/** The class of a failed handshake. */
+export function handshakeFailure({ code = '' }: NodeJS.ErrnoException): HandshakeFailure {
+  if (REFUSALS.some((alert) => code.endsWith(`ALERT_${alert}`))) return 'certificate';
+  return BY_CODE[code] ?? 'other';
+}
+
+const BY_CODE: Readonly<Record<string, HandshakeFailure>> = {
+  ECONNRESET: 'left',
+  ERR_SSL_UNSUPPORTED_PROTOCOL: 'version',
+  ERR_TLS_HANDSHAKE_TIMEOUT: 'timeout',
+};
+
 /** Why a handshake failed, for the side that serves: the alert tells little, so the certificate is looked at once more. */
 export function handshakeProblem(error: NodeJS.ErrnoException, { certificate, serverName, nowMs }: Shown): string {
   const code = error.code ?? '';

@@ -20,6 +20,8 @@ export interface TlsTermination {
   readonly server: TlsServer;
   /** The certificate that a client is shown which asks for this name, or for none. */
   certificateFor(serverName: string | false | null | undefined): X509Certificate;
+  /** Those in use, in the order given. */
+  certificates(): readonly { readonly certFile: string; readonly leaf: X509Certificate }[];
   /**
    * Puts changed files into use for new connections; old ones live on. Files that do not make a pair leave the old pair in
    * place and are reported once. Returns when `signal` aborts.
@@ -66,6 +68,7 @@ export async function openTls(
   return {
     server,
     certificateFor: (serverName) => ((serverName && find(serverName)) || first()).leaf,
+    certificates: () => loaded.map(({ files, leaf }) => ({ certFile: files.certFile, leaf })),
     async watch(signal) {
       const replace = (index: number, found: Loaded) => {
         loaded[index] = found;

@@ -13,11 +13,13 @@ export type PlainHandler = (request: IncomingRequest, response: OutgoingResponse
 
 /** A request that was answered, for metrics: labels from small closed sets. */
 export interface ServedRequest {
-  /** rest, rpc or plain. */
-  readonly kind: 'rest' | 'rpc' | 'plain';
   /** `/package.Service/Method` or the plain path; 'none' for paths that lead nowhere. */
   readonly target: string;
+  /** As the client wrote it. */
+  readonly httpMethod: string;
   readonly status: number;
+  /** The answer takes as long as it likes: a stream, or a poll that waits for news. */
+  readonly isHeld: boolean;
   readonly durationMs: number;
 }
 
@@ -41,18 +43,18 @@ export function createDispatcher(
   return (request, response) => {
     const { path } = pathOf(request);
     const handler = rpc.handlers.get(path);
-    const served = { kind: 'plain' as ServedRequest['kind'], target: 'none' };
+    const served: Served = { target: 'none', httpMethod: request.method ?? '', isHeld: false };
     if (deps.observe) observe(deps.observe, clock, response, served);
     if (request.httpVersionMajor > 1 && !(handler && isClientStream(handler.method)))
       limitUpload(timeouts, requestTimeoutMs, request, response);
     if (handler) {
-      served.kind = 'rpc';
       served.target = path;
+      served.isHeld = isHeld(handler.method);
       void rpc.serve(handler, request, response);
     } else if (path.startsWith('/api/')) {
-      served.kind = 'rest';
       void transcoder.handle(request, response, ({ method }) => {
         served.target = `/${method.parent.typeName}/${method.name}`;
+        served.isHeld = isHeld(method);
       });
     } else {
       const known = Object.hasOwn(plain, path) ? plain[path] : undefined;
@@ -64,14 +66,20 @@ export function createDispatcher(
   };
 }
 
-function observe(
-  tell: (request: ServedRequest) => void,
-  clock: Clock,
-  response: OutgoingResponse,
-  served: { readonly kind: ServedRequest['kind']; readonly target: string },
-): void {
+/** What is known of a request before its answer. */
+interface Served {
+  target: string;
+  readonly httpMethod: string;
+  isHeld: boolean;
+}
+
+function observe(tell: (request: ServedRequest) => void, clock: Clock, response: OutgoingResponse, served: Served): void {
   const startMs = clock.monotonic();
   response.once('close', () => tell({ ...served, status: response.statusCode, durationMs: clock.monotonic() - startMs }));
+}
+
+function isHeld(method: DescMethod): boolean {
+  return method.methodKind !== 'unary' || method.name === 'Poll';
 }
 
 function isClientStream(method: DescMethod): boolean {

@@ -177,14 +177,14 @@ describe('the one port', () => {
   it('tells what it served', async () => {
     const served: string[] = [];
     await using port = await startTestServer({
-      observe: ({ kind, target, status }) => void served.push(`${kind} ${target} ${status}`),
+      observe: ({ httpMethod, target, status, isHeld }) => void served.push(`${httpMethod} ${target} ${status} ${isHeld}`),
     });
     await curl(port.address, '/healthz');
     await curl(port.address, '/api/v1/stacks');
     await curl(port.address, '/nothing', '--http2-prior-knowledge');
     await expect
       .poll(() => served)
-      .toEqual(['plain /healthz 200', 'rest /brokkr.v1.StackService/ListStacks 200', 'plain none 404']);
+      .toEqual(['GET /healthz 200 false', 'GET /brokkr.v1.StackService/ListStacks 200 false', 'GET none 404 false']);
   });
 
   it('says why it cannot listen', async () => {

@@ -1,7 +1,7 @@
 import type { DescMethod, DescService } from '@bufbuild/protobuf';
 import type { ConnectRouter, Interceptor } from '@connectrpc/connect';
 import type { Clock } from '#lib/clock.ts';
-import { createListener, type Listener } from '#lib/listener.ts';
+import { createListener, type Listener, type ListenerCounts } from '#lib/listener.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Task } from '#lib/run.ts';
 import { aborted } from '#lib/signal.ts';
@@ -78,7 +78,7 @@ export interface Server extends Task {
   /** What gRPC health clients are told; true from `ready` to the abort. */
   setServing(serving: boolean): void;
   /** Numbers of now, for gauges. */
-  counts(): { readonly connections: number; readonly http2Sessions: number; readonly hotStreams: number };
+  counts(): ListenerCounts & { readonly hotStreams: number };
 }
 
 const DEFAULT_REQUEST_BYTES = 1024 * 1024;

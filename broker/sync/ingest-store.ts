@@ -19,13 +19,25 @@ export interface StatusUpdate {
   readonly awaitingApproval: number;
 }
 
+/** A generation that has come so far on an agent, so long after its publication. */
+export interface Delivered {
+  readonly stage: 'received' | 'applied' | 'healthy';
+  readonly seconds: number;
+}
+
+const STAGES: readonly Delivered['stage'][] = ['received', 'applied', 'healthy'];
+
 /**
  * Stores statuses of current epochs in one statement and removes tombstones whose prune is done; returns the stacks
- * concerned. Times are the broker's: first receipt, first application and first health of a generation.
+ * concerned, and what came further. Times are the broker's: first receipt, first application and first health of a generation.
+ * Generations from before the session tell how long the agent was away: they are not among `delivered`.
  */
-export async function updateStatuses(tx: Queryable, items: readonly StatusUpdate[]): Promise<string[]> {
+export async function updateStatuses(
+  tx: Queryable,
+  items: readonly StatusUpdate[],
+): Promise<{ readonly stackIds: readonly string[]; readonly delivered: readonly Delivered[] }> {
   await noteGood(tx, items);
-  const rows = await tx.query<{ stack_id: string }>(
+  const rows = await tx.query<{ stack_id: string } & Readonly<Record<Delivered['stage'], number | null>>>(
     `update delivery d set
        received_at = case when u.received > d.received_generation or d.received_at is null and u.received > 0 then now() else d.received_at end,
        applied_at = case when u.applied > 0 and u.applied <> d.applied_generation then now() else d.applied_at end,
@@ -40,7 +52,7 @@ export async function updateStatuses(tx: Queryable, items: readonly StatusUpdate
        u(agent_id, epoch, stack_id, received, manifest, applied, phase, health, message, objects, total, ready, refused, good, awaiting)
      join agent_session s on s.agent_id = u.agent_id and s.epoch = u.epoch
      where d.agent_id = u.agent_id and d.stack_id = u.stack_id
-     returning d.stack_id`,
+     returning d.stack_id, ${STAGES.map((stage) => sincePublication(stage)).join(', ')}`,
     [
       items.map((i) => i.agentId),
       items.map((i) => i.epoch.toString()),
@@ -67,7 +79,21 @@ export async function updateStatuses(tx: Queryable, items: readonly StatusUpdate
       [pruned.map((i) => i.agentId), pruned.map((i) => i.stackId)],
     );
   }
-  return rows.map((row) => row.stack_id);
+  return {
+    stackIds: rows.map((row) => row.stack_id),
+    delivered: rows.flatMap((row) => STAGES.map((stage) => ({ stage, seconds: row[stage] })).filter(isDelivered)),
+  };
+}
+
+/** The age of a generation that reaches a stage in this very transaction; null when it did before, or is older than the session. */
+function sincePublication(stage: Delivered['stage']): string {
+  return `(select extract(epoch from now() - g.created_at)::float8 from stack_generation g
+    where d.${stage}_at = now() and g.stack_id = d.stack_id and g.created_at > s.connected_at
+      and g.generation = ${stage === 'received' ? 'd.received_generation' : 'd.applied_generation'}) as ${stage}`;
+}
+
+function isDelivered(item: { readonly stage: Delivered['stage']; readonly seconds: number | null }): item is Delivered {
+  return item.seconds !== null;
 }
 
 /**

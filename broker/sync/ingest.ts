@@ -9,6 +9,7 @@ import { Health, type ObjectStatus, Phase } from '#proto/brokkr/v1/content_pb.js
 import { type AttemptEvent, type StackHealth, type StackStatus, StackStatusSchema } from '#proto/brokkr/v1/sync_pb.js';
 import type { Database } from '../database.ts';
 import {
+  type Delivered,
   type EventInsert,
   type HealthUpsert,
   insertEvents,
@@ -17,12 +18,13 @@ import {
   upsertHealth,
 } from './ingest-store.ts';
 
-/** What the ingestion path needs. `changed` is told the stacks whose status was stored. */
+/** What the ingestion path needs. `changed` is told the stacks whose status was stored, `delivered` how far generations have come. */
 export interface IngestDeps {
   readonly db: Database;
   readonly clock: Clock;
   readonly log: Logger;
   readonly changed: (stackIds: ReadonlySet<string>) => void;
+  readonly delivered: (items: readonly Delivered[]) => void;
 }
 
 /** Whose report it is. */
@@ -61,6 +63,11 @@ export class Ingest implements Task {
 
   constructor(deps: IngestDeps) {
     this.#deps = deps;
+  }
+
+  /** Events taken and not stored yet. */
+  get pendingEvents(): number {
+    return this.#pendingEvents;
   }
 
   /** Takes the state of stacks; replaces what waits for the same pair. */
@@ -164,8 +171,9 @@ export class Ingest implements Task {
     if (statuses.size === 0) return;
     this.#statuses = new Map();
     try {
-      const changed = await this.#deps.db.transaction((tx) => updateStatuses(tx, [...statuses.values()]));
-      this.#deps.changed(new Set(changed));
+      const { stackIds, delivered } = await this.#deps.db.transaction((tx) => updateStatuses(tx, [...statuses.values()]));
+      this.#deps.changed(new Set(stackIds));
+      this.#deps.delivered(delivered);
     } catch (error) {
       if (!isPassing(error)) return this.#dropReports('status', [...statuses.keys()], error);
       for (const [key, value] of statuses) if (!this.#statuses.has(key)) this.#statuses.set(key, value);
@@ -204,7 +212,8 @@ function isPassing(error: unknown): boolean {
   );
 }
 
-const PHASES: Readonly<Record<Phase, string>> = {
+/** Names of phases in the database. */
+export const PHASES: Readonly<Record<Phase, string>> = {
   [Phase.UNSPECIFIED]: 'pending',
   [Phase.PENDING]: 'pending',
   [Phase.RECEIVED]: 'received',
@@ -219,7 +228,8 @@ const PHASES: Readonly<Record<Phase, string>> = {
   [Phase.ROLLED_BACK]: 'rolled_back',
 };
 
-const HEALTHS: Readonly<Record<Health, HealthUpsert['status']>> = {
+/** Names of healths in the database. */
+export const HEALTHS: Readonly<Record<Health, HealthUpsert['status']>> = {
   [Health.UNSPECIFIED]: 'unknown',
   [Health.UNKNOWN]: 'unknown',
   [Health.HEALTHY]: 'healthy',

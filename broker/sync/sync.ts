@@ -9,6 +9,7 @@ import {
   type AgentFacts,
   type AgentMessage,
   type Hello,
+  NackCode,
   type Ping,
   type Revision,
   RevisionSchema,
@@ -18,6 +19,7 @@ import {
 } from '#proto/brokkr/v1/sync_pb.js';
 import type { Principal } from '../api/principal.ts';
 import type { Database } from '../database.ts';
+import type { BrokerMetrics } from '../metrics.ts';
 import type { BlobStore } from '../stacks/blobs.ts';
 import type { Acceptance } from '../targeting/store.ts';
 import { farewell } from './farewells.ts';
@@ -74,6 +76,7 @@ export interface SyncDeps {
   readonly random: () => number;
   /** Called when keys or identities changed. */
   readonly forgetKeys: () => void;
+  readonly metrics: Pick<BrokerMetrics, 'sessionsOpened' | 'sessionsRefused' | 'digestMismatches' | 'refusedFrames'>;
 }
 
 const TICK_MS = 15_000;
@@ -128,6 +131,18 @@ export class Sync implements Task {
    * `draining`.
    */
   async open(principal: Principal, hello: Hello, transport: 'stream' | 'poll'): Promise<AgentSession> {
+    const { metrics } = this.#deps;
+    try {
+      const session = await this.#open(principal, hello, transport);
+      metrics.sessionsOpened.inc({ transport });
+      return session;
+    } catch (error) {
+      metrics.sessionsRefused.inc({ code: error instanceof BrokkrError ? error.code : 'internal_error' });
+      throw error;
+    }
+  }
+
+  async #open(principal: Principal, hello: Hello, transport: 'stream' | 'poll'): Promise<AgentSession> {
     if (principal.kind !== 'agent') throw new BrokkrError('agent_pak_required', 'sessions are for agent keys');
     if (this.#draining) throw new BrokkrError('draining', 'the broker is stopping');
     this.#admission.admit();
@@ -197,6 +212,7 @@ export class Sync implements Task {
           { agent: session.options.agentName, stack: body.value.stackId, code: body.value.code, detail: body.value.detail },
           'agent did not take a frame',
         );
+        this.#deps.metrics.refusedFrames.inc({ reason: NackCode[body.value.code]?.toLowerCase() ?? 'unspecified' });
         session.nack(body.value, this.#deps.clock);
         return;
       case 'answer':
@@ -301,8 +317,10 @@ export class Sync implements Task {
     const { db, feed } = this.#deps;
     if (ping.facts && (await db.transaction((tx) => updateFacts(tx, session.options, ping.facts as AgentFacts))))
       feed.committed();
-    if (session.compare(ping.rootDigest))
+    if (session.compare(ping.rootDigest)) {
+      this.#deps.metrics.digestMismatches.inc();
       this.#deps.log.warn({ agent: session.options.agentName }, 'root digests differ twice, comparing buckets');
+    }
     session.push({ case: 'pong', value: { revision: toRevision(session.position) } });
   }
 

@@ -46,6 +46,22 @@ export async function resolveHost(host: string): Promise<readonly ResolvedAddres
   return await lookup(host, { all: true });
 }
 
+/** The same resolver, with `took` told the seconds of each lookup, failed ones included. */
+export function timedResolve(
+  resolve: SendDeps['resolve'],
+  clock: Pick<Clock, 'monotonic'>,
+  took: (seconds: number) => void,
+): SendDeps['resolve'] {
+  return async (host) => {
+    const startedMs = clock.monotonic();
+    try {
+      return await resolve(host);
+    } finally {
+      took((clock.monotonic() - startedMs) / 1000);
+    }
+  };
+}
+
 /**
  * Posts events. The name is resolved once, every address has to be one that webhooks may reach, and the connection goes
  * to exactly these addresses: a name that changes between check and connection gains nothing. Redirects are not followed.

@@ -1,22 +1,13 @@
 import { readFile } from 'node:fs/promises';
 import { beforeAll, describe, expect, it } from 'vitest';
+import { metricsText, scrape } from '../scrape.ts';
 import { configMap, healthyAt, type Rig, startRig, until } from './rig.ts';
 
+const PREFIX = 'brokkr_agent_';
 let rig: Rig;
 beforeAll(async () => {
   rig = await startRig();
 }, 240_000);
-
-/** Values by metric with its labels, as the text has them. */
-type Scrape = ReadonlyMap<string, number>;
-
-async function scrape(url: string): Promise<Scrape> {
-  const text = await (await fetch(`${url}/metrics`)).text();
-  const lines = text.split('\n').filter((line) => line !== '' && !line.startsWith('#'));
-  return new Map(
-    lines.map((line) => [line.slice(0, line.lastIndexOf(' ')).replace(/^brokkr_agent_/, ''), Number(line.split(' ').at(-1))]),
-  );
-}
 
 describe('the metrics of an agent', () => {
   it('count what it did, exactly, and tell how things are', { timeout: 240_000 }, async () => {
@@ -32,7 +23,7 @@ describe('the metrics of an agent', () => {
     const merge = { 'content-type': 'application/merge-patch+json' };
     await rig.kube.request('PATCH', `/api/v1/namespaces/${namespace}/configmaps/a`, { data: { key: 'edited' } }, merge);
     await until(
-      () => scrape(url),
+      () => scrape(url, PREFIX),
       (values) => values.get('drift_corrected_total{kind="ConfigMap"}') === 1,
     );
     await rig.publish('counted', `${maps('a')}---\n${configMap(namespace, 'b', '2')}`, label);
@@ -41,7 +32,7 @@ describe('the metrics of an agent', () => {
     const other = await rig.publish('refused', refused, label);
     await rig.status(other.id, ({ phase }) => phase === 'failed' || phase === 'refused' || phase === 'invalid', 60_000);
 
-    const values = await scrape(url);
+    const values = await scrape(url, PREFIX);
     const counted = Object.fromEntries(
       [...values].filter(([name]) => /^(apply_total|prune_total|objects|stack_health|drift_|watch_lists)/.test(name)),
     );
@@ -66,7 +57,7 @@ describe('the metrics of an agent', () => {
     expect(values.get('inventory_bytes')).toBeGreaterThan(50);
     expect(Math.abs(values.get('clock_offset_seconds') ?? Number.NaN)).toBeLessThan(2);
     expect(values.get('watch_silence_seconds{resource="configmaps"}')).toBeLessThan(90);
-    expect(values.get('yaml_tasks{task="prepare"}')).toBeGreaterThanOrEqual(3);
+    expect(values.get('yaml_tasks_total{task="prepare"}')).toBeGreaterThanOrEqual(3);
     expect(values.get('process_resident_memory_bytes')).toBeGreaterThan(10_000_000);
     expect(values.has('nodejs_eventloop_lag_seconds')).toBe(true);
     expect(JSON.stringify([...values.keys()])).not.toMatch(/counted|refused"|wrong/); // no label names a stack or an object
@@ -76,7 +67,7 @@ describe('the metrics of an agent', () => {
     const agent = await rig.register();
     const started = await rig.start(agent);
     const { address } = await started.line(({ msg }) => msg === 'health port is open');
-    const text = await (await fetch(`http://${String(address).replace('0.0.0.0', '127.0.0.1')}/metrics`)).text();
+    const text = await metricsText(`http://${String(address).replace('0.0.0.0', '127.0.0.1')}`);
     const declared = [...text.matchAll(/^# TYPE (brokkr_\w+) (\w+)$/gm)].map(([, name, type]) => `| \`${name}\` | ${type} |`);
     const page = await readFile('docs/reference/metrics.md', 'utf8');
     expect(declared.length).toBeGreaterThan(30);
