@@ -1,4 +1,4 @@
 #!/usr/bin/env node
 import { launch } from './launch.js';
 
-await launch(new URL('../broker/main.ts', import.meta.url));
+await launch(new URL('../broker/main', import.meta.url));

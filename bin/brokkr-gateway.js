@@ -1,4 +1,4 @@
 #!/usr/bin/env node
 import { launch } from './launch.js';
 
-await launch(new URL('../gateway/main.ts', import.meta.url));
+await launch(new URL('../gateway/main', import.meta.url));

@@ -4,25 +4,26 @@ import { existsSync } from 'node:fs';
 import * as module from 'node:module';
 import { constants, homedir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 
-/** The first Node that runs TypeScript files as they are, with everything we use. */
+/** The first Node that runs TypeScript files as they are, and has everything we use: what a package needs that is JavaScript. */
 const NEEDED_MAJOR = 24;
 
 /**
  * Runs an entry point: in this process when its Node is new enough, otherwise in a child under the Node that the lock file
  * pins, with our arguments, our terminal and our signals, and with its exit code as ours.
- * @param {URL} entry
+ * @param {URL} entry Without its ending: a checkout has the source, a package the JavaScript.
  * @param {{ flags?: Readonly<Record<string, string>>, env?: Readonly<Record<string, string>> }} [start] Flags of Node by name and variables that
  * only count when a process starts with them. Where they are missing the process replaces itself; what the user set stays.
  */
 export async function launch(entry, { flags = {}, env = {} } = {}) {
-  const file = fileURLToPath(entry);
+  const source = `${fileURLToPath(entry)}.ts`;
+  const file = existsSync(source) ? source : source.replace(/ts$/, 'js');
   if (Number.parseInt(process.versions.node, 10) >= NEEDED_MAJOR) {
     startAgain(flags, env);
     keepCompiledCode();
     process.argv[1] = file;
-    await import(entry.href);
+    await import(pathToFileURL(file).href);
     return;
   }
   const node = pinnedNode();

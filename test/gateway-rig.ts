@@ -11,7 +11,7 @@ import {
 } from 'node:http2';
 import type { AddressInfo } from 'node:net';
 import { promisify } from 'node:util';
-import { startProcess, type TestProcess } from './processes.ts';
+import { type Program, startProcess, type TestProcess } from './processes.ts';
 
 /** A gateway process. */
 export interface TestGateway extends TestProcess {
@@ -25,8 +25,9 @@ export async function startGateway(
   certificates: readonly string[],
   upstreams: readonly string[],
   env: Readonly<Record<string, string>> = {},
+  program: Program = 'gateway/main.ts',
 ): Promise<TestGateway> {
-  const started = await startProcess('gateway/main.ts', ['serve'], {
+  const started = await startProcess(program, ['serve'], {
     BROKKR__GATEWAY__LISTEN: '127.0.0.1:0',
     BROKKR__GATEWAY__CERTIFICATES: certificates.join(','),
     BROKKR__GATEWAY__UPSTREAMS: upstreams.join(','),

@@ -47,14 +47,18 @@ afterAll(async () => {
   for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
 });
 
-/** Starts a process of ours from its sources; stopped at the end of the file if it still runs. */
+/** A process of ours: its entry among the sources, or the words of a command that runs it from elsewhere. */
+export type Program = string | readonly [string, ...string[]];
+
+/** Starts a process of ours; stopped at the end of the file if it still runs. */
 export async function startProcess(
-  entry: string,
+  program: Program,
   args: readonly string[],
   env: Readonly<Record<string, string>>,
 ): Promise<TestProcess> {
   const { PATH, HOME, NODE_COMPILE_CACHE } = process.env;
-  const child = spawn(process.execPath, [join(ROOT, entry), ...args], {
+  const [command, ...words] = typeof program === 'string' ? [process.execPath, join(ROOT, program)] : program;
+  const child = spawn(command, [...words, ...args], {
     cwd: ROOT,
     env: { PATH, HOME, NODE_COMPILE_CACHE, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -121,13 +125,15 @@ export async function startBroker({
   port = 0,
   adminKey = mintKey(),
   env = {},
+  program = 'broker/main.ts',
 }: {
+  readonly program?: Program;
   readonly databaseUrl: string;
   readonly port?: number;
   readonly adminKey?: { readonly pak: string; readonly hash: string };
   readonly env?: Readonly<Record<string, string>>;
 }): Promise<TestBroker> {
-  const started = await startProcess('broker/main.ts', ['serve'], {
+  const started = await startProcess(program, ['serve'], {
     DATABASE_URL: databaseUrl,
     BROKKR__BROKER__LISTEN: `127.0.0.1:${port}`,
     BROKKR__BROKER__PAK_HASH: adminKey.hash,
@@ -174,7 +180,9 @@ export async function startAgent({
   name = 'agent',
   dataDir,
   env = {},
+  program = 'agent/main.ts',
 }: {
+  readonly program?: Program;
   readonly brokerUrl: string;
   readonly pak: string;
   readonly kubeconfigPath: string;
@@ -186,7 +194,7 @@ export async function startAgent({
   const dir = dataDir ?? (await temporaryDirectory());
   const pakFile = join(dir, 'pak');
   await writeFile(pakFile, pak, { mode: 0o600 });
-  const started = await startProcess('agent/main.ts', ['start'], {
+  const started = await startProcess(program, ['start'], {
     BROKKR__AGENT__BROKER_URL: brokerUrl,
     BROKKR__AGENT__PAK_FILE: pakFile,
     BROKKR__AGENT__AGENT_NAME: name,

@@ -46,7 +46,8 @@ export async function findBinaries(options: {
     await rm(path, { force: true });
     await symlink(join(root, link.source), path);
   }
-  return { ...programs, env: { ...env, LD_LIBRARY_PATH: linkDir } };
+  // what is loaded by a link looks for its own libraries beside the link, and they are beside the file
+  return { ...programs, env: { ...env, LD_LIBRARY_PATH: `${linkDir}:${join(root, 'native', 'lib')}` } };
 }
 
 /** Major version of the server that `postgres --version` reports. Throws with the reason when it cannot run. */
