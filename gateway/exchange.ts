@@ -23,8 +23,8 @@ export interface Answer {
   readonly trailers: () => IncomingHttpHeaders;
 }
 
-/** A request of a client that waits for its answer, whatever version of HTTP the client speaks. */
-export interface Exchange {
+/** What a client asks for, whatever version of HTTP it speaks. */
+export interface Question {
   readonly version: '1.1' | '2';
   readonly method: string;
   /** Path and query. */
@@ -34,6 +34,10 @@ export interface Exchange {
   readonly headers: IncomingHttpHeaders;
   /** Address of the client; undefined when it has gone already. */
   readonly client: string | undefined;
+}
+
+/** A request that waits for its answer. */
+export interface Exchange extends Question {
   /** Undefined when the headers are all of it. */
   readonly body: Readable | undefined;
   /** Aborts when nobody waits for the answer any more: it is complete, or the client has gone. */

@@ -46,7 +46,7 @@ export function createGateway({ gateway: config }: GatewayConfig, { ca, clock, l
         void proxy(http2Exchange(stream, headers, timeouts), deps, config.responseTimeoutMs);
         return true;
       },
-      handleUpgrade: (request, socket, head) => void proxyWebSocket(request, socket, head, deps),
+      handleUpgrade: (request, socket, head) => void proxyWebSocket(request, socket, head, deps, config.responseTimeoutMs),
       timeouts,
       clock,
       log,

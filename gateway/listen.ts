@@ -1,10 +1,18 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from 'node:http2';
 import type { Timeouts } from '#lib/timeouts.ts';
-import type { Exchange } from './exchange.ts';
+import type { Exchange, Question } from './exchange.ts';
 
 /** How long a client may go on sending after it was answered, milliseconds. */
 const LAST_BYTES_MS = 1000;
+
+/** What an HTTP/1.1 client asks for, without its body. */
+export function http1Question(request: IncomingMessage): Question {
+  const { method = 'GET', url = '/', headers, headersDistinct, socket } = request;
+  // several hosts make none that is valid
+  const { host = headersDistinct.host?.join(' ') ?? '', target } = absoluteForm(url);
+  return { version: '1.1', method, target, host, headers, client: socket.remoteAddress };
+}
 
 /** A request of an HTTP/1.1 client. */
 export function http1Exchange(request: IncomingMessage, response: ServerResponse): Exchange {
@@ -13,16 +21,8 @@ export function http1Exchange(request: IncomingMessage, response: ServerResponse
   request.on('error', () => undefined); // the response closes, too
   response.on('error', () => undefined);
   const { 'content-length': length, 'transfer-encoding': encoding } = request.headers;
-  // several hosts make none that is valid
-  const hosts = request.headersDistinct.host?.join(' ') ?? '';
-  const { host = hosts, target } = absoluteForm(request.url ?? '/');
   return {
-    version: '1.1',
-    method: request.method ?? 'GET',
-    target,
-    host,
-    headers: request.headers,
-    client: request.socket.remoteAddress,
+    ...http1Question(request),
     body: encoding !== undefined || (length !== undefined && length !== '0') ? request : undefined,
     closed: closed.signal,
     get isAnswered() {
@@ -53,6 +53,7 @@ export function http2Exchange(stream: ServerHttp2Stream, headers: IncomingHttpHe
   const closed = new AbortController();
   let trailers: NodeJS.Dict<string | string[] | number> = {};
   stream.once('close', () => closed.abort(new Error('the client has gone')));
+  if (headers.expect?.toLowerCase() === '100-continue') stream.additionalHeaders({ ':status': 100 });
   return {
     version: '2',
     method: String(headers[':method']),

@@ -106,13 +106,15 @@ function refuse(exchange: Exchange, error: unknown, outcome: Outcome): void {
   exchange.end({});
 }
 
-function answerTo(error: unknown): readonly [status: number, code: string, message: string] {
+/** What a client is told of a failure before there is an answer of an upstream. */
+export function answerTo(error: unknown): readonly [status: number, code: string, message: string] {
   if (error instanceof BrokkrError) return [httpStatus(error.code), error.code, error.message];
   if (error instanceof UnreachableError) return [503, 'unavailable', 'no upstream can be reached'];
   if (error instanceof TimeoutError) return [504, 'deadline_exceeded', 'the upstream did not answer in time'];
   return [502, 'unavailable', 'the upstream broke off'];
 }
 
-function statusClass(status: number): string {
+/** The label of a status. */
+export function statusClass(status: number): string {
   return status === 0 ? 'none' : `${Math.floor(status / 100)}xx`;
 }

@@ -1,49 +1,83 @@
-import type { IncomingMessage } from 'node:http';
+import { type IncomingMessage, STATUS_CODES } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { errorText } from '#lib/errors.ts';
-import type { Logger } from '#lib/log.ts';
-import type { Answer } from './exchange.ts';
+import type { Answer, Question } from './exchange.ts';
 import { endToEnd, upstreamHeaders } from './headers.ts';
-import type { Upstream } from './upstream.ts';
+import { http1Question } from './listen.ts';
+import { answerTo, type ProxyDeps, statusClass } from './proxy.ts';
+import { checkRequest } from './request.ts';
+import type { UpgradeAnswer } from './send-http1.ts';
+import type { Served } from './upstream.ts';
 
 /** Passes a connection on that becomes a WebSocket (RFC 6455): both ways until one side ends. Never rejects. */
 export async function proxyWebSocket(
   request: IncomingMessage,
   socket: Duplex,
   head: Buffer,
-  { upstream, log }: { readonly upstream: Upstream; readonly log: Logger },
+  deps: ProxyDeps,
+  responseTimeoutMs: number,
 ): Promise<void> {
+  const { metrics, log } = deps;
   const gone = new AbortController();
   socket.once('close', () => gone.abort(new Error('the client has gone')));
   socket.on('error', () => undefined); // it closes, too
-  const host = request.headers.host ?? '';
-  const client = request.socket.remoteAddress;
-  const headers = { ...upstreamHeaders(request.headers, { client, host }), connection: 'upgrade', upgrade: 'websocket' };
-  const target = request.url ?? '/';
-  const line = { client, host, method: 'GET', path: target.split('?')[0], version: '1.1' };
+  const question = http1Question(request);
+  const { client, host, method, target, version } = question;
+  const line = { client, host, method, path: target.split('?')[0], version };
+  const answered = (status: number) => metrics.requests.inc({ version, status: statusClass(status) });
+  metrics.open.inc({ version });
   try {
-    const { endpoint, answer } = await upstream.upgrade({ method: 'GET', target, host, headers, body: undefined }, gone.signal);
+    const { endpoint, answer } = await upgrade(question, deps, responseTimeoutMs, gone.signal);
     try {
       if (answer.kind === 'upgraded') {
+        answered(101);
         log.info({ ...line, status: 101, endpoint: endpoint.name }, 'websocket opened');
         socket.write(headText(101, answer.response.statusMessage, answer.response.rawHeaders));
         socket.write(answer.head);
         answer.socket.write(head);
         await Promise.all([pipeline(socket, answer.socket), pipeline(answer.socket, socket)]);
       } else {
+        answered(answer.answer.status);
         log.info({ ...line, status: answer.answer.status, endpoint: endpoint.name }, 'request');
         await refused(socket, answer.answer);
       }
+    } catch (error) {
+      log.info({ ...line, endpoint: endpoint.name, error: errorText(error) }, 'websocket broke off');
+      socket.destroy();
     } finally {
       endpoint.open--;
     }
   } catch (error) {
-    log.info({ ...line, error: errorText(error) }, 'websocket broke off');
-    if (!socket.destroyed && socket.writable)
-      socket.end('HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\nconnection: close\r\n\r\n');
-    socket.destroy();
+    const [status, code, message] = answerTo(error);
+    answered(gone.signal.aborted ? 0 : status);
+    log.info({ ...line, status, error: errorText(error) }, 'request');
+    refuse(socket, status, JSON.stringify({ code, message }));
   }
+  metrics.open.dec({ version });
+}
+
+async function upgrade(
+  question: Question,
+  { upstream, clock }: ProxyDeps,
+  responseTimeoutMs: number,
+  gone: AbortSignal,
+): Promise<Served<UpgradeAnswer>> {
+  checkRequest(question);
+  using deadline = clock.deadline(responseTimeoutMs, gone);
+  const { method, target, host } = question;
+  const headers = { ...upstreamHeaders(question.headers, question), connection: 'upgrade', upgrade: 'websocket' };
+  try {
+    return await upstream.upgrade({ method, target, host, headers, body: undefined }, deadline.signal);
+  } catch (error) {
+    throw deadline.signal.aborted ? deadline.signal.reason : error;
+  }
+}
+
+/** An answer of the gateway's own, the last on its connection. */
+function refuse(socket: Duplex, status: number, body: string): void {
+  const headers = ['content-type', 'application/json', 'content-length', String(Buffer.byteLength(body)), 'connection', 'close'];
+  socket.end(headText(status, STATUS_CODES[status], headers) + body, () => socket.destroy());
 }
 
 async function refused(socket: Duplex, { status, headers, body }: Answer): Promise<void> {

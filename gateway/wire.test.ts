@@ -1,10 +1,11 @@
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
+import type { ServerResponse } from 'node:http';
 import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { connect as tlsConnect } from 'node:tls';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { type Authority, createAuthority } from '../test/certificate-authority.ts';
-import { dialGateway, startGateway } from '../test/gateway-rig.ts';
+import { curlGateway, dialGateway, startGateway, startHttp1Upstream, startHttp2Upstream } from '../test/gateway-rig.ts';
 import { temporaryDirectory } from '../test/processes.ts';
 
 let authority: Authority;
@@ -116,5 +117,66 @@ describe('a request that two servers could read in two ways', () => {
     const stream = session.request({ ':method': 'CONNECT', ':authority': 'other.test:22' });
     const [headers] = await once(stream, 'response');
     expect(headers[':status']).toBe(501);
+  });
+});
+
+/** The head of a request to become a WebSocket. */
+const WEBSOCKET = 'host: x\r\nconnection: upgrade\r\nupgrade: websocket';
+
+describe('a WebSocket', () => {
+  it('is opened by a GET without a body and by nothing else', async () => {
+    using upstream = await startRecorder();
+    const gateway = await startGateway([one], [upstream.url], HTTP1);
+    await send(gateway.port, `POST / HTTP/1.1\r\n${WEBSOCKET}\r\ncontent-length: 2\r\n\r\n\r\n`);
+    expect(upstream.seen()).toMatch(/^POST .*\r\n\r\n\r\n$/s);
+    expect(upstream.seen()).not.toContain('upgrade');
+  });
+
+  it('is refused with the reason when no upstream can be reached, or none answers in time', async () => {
+    const silent = createServer((socket) => socket.on('error', () => undefined));
+    silent.listen(0, '127.0.0.1');
+    await once(silent, 'listening');
+    const silentUrl = `http://127.0.0.1:${(silent.address() as AddressInfo).port}`;
+    for (const [url, status, message] of [
+      ['http://127.0.0.1:9', 503, 'no upstream can be reached'],
+      [silentUrl, 504, 'the upstream did not answer in time'],
+    ] as const) {
+      const gateway = await startGateway([one], [url], { BROKKR__GATEWAY__RESPONSE_TIMEOUT: '1s' });
+      const answer = await send(gateway.port, `GET / HTTP/1.1\r\n${WEBSOCKET}\r\n\r\n`);
+      expect(answer).toMatch(new RegExp(`^HTTP/1.1 ${status} `));
+      expect(answer).toContain(message);
+      const metrics = await (await fetch(`${gateway.adminUrl}/metrics`)).text();
+      expect(metrics).toContain('brokkr_gateway_requests_total{version="1.1",status="5xx"} 1');
+      expect(metrics).toContain('brokkr_gateway_open_requests{version="1.1"} 0');
+    }
+    silent.close();
+  });
+});
+
+describe('a gateway', () => {
+  it('tells a client of HTTP/2 to go on that waits with its body', async () => {
+    await using upstream = await startHttp2Upstream((stream) => stream.respond() ?? stream.pipe(stream));
+    const gateway = await startGateway([one], [upstream.url]);
+    using session = dialGateway(gateway.port, ca);
+    const stream = session.request({ ':path': '/', ':method': 'POST', expect: '100-continue' });
+    await once(stream, 'continue');
+    stream.end('body');
+    expect(String((await once(stream, 'data'))[0])).toBe('body');
+  });
+
+  it('ends with the last answer when it is told to stop, not with the patience of a client that stays', async () => {
+    const asked = Promise.withResolvers<ServerResponse>();
+    await using upstream = await startHttp1Upstream((_, response) => asked.resolve(response));
+    const gateway = await startGateway([one], [upstream.url], HTTP1);
+    const socket = tlsConnect({ port: gateway.port, host: '127.0.0.1', ca, ALPNProtocols: ['http/1.1'] });
+    socket.write('GET / HTTP/1.1\r\nhost: x\r\n\r\n');
+    const response = await asked.promise;
+    const stopped = gateway.stop();
+    await expect.poll(() => curlGateway(authority.certFile, gateway.port, '/')).toContain('Failed to connect');
+    const answeredAt = performance.now();
+    response.end('ok');
+    socket.resume();
+    await Promise.all([stopped, once(socket, 'close')]);
+    expect(performance.now() - answeredAt).toBeLessThan(10_000); // of the 20 s that requests may go on
   });
 });

@@ -29,10 +29,14 @@ export function createHttp1(
     keepAliveTimeout: KEEP_ALIVE_MS,
     connectionsCheckingInterval: 250,
     noDelay: true,
-    shouldUpgradeCallback: ({ headers }) => handleUpgrade !== undefined && headers.upgrade?.toLowerCase() === 'websocket',
+    shouldUpgradeCallback: (request) => handleUpgrade !== undefined && wantsWebSocket(request),
   });
   server.on('request', (request: IncomingMessage, response: ServerResponse) => {
     if (!deps.accepting()) response.setHeader('connection', 'close');
+    // asked while connections were still taken, answered since: the client was told that it may stay
+    response.once('finish', () => {
+      if (!deps.accepting()) server.closeIdleConnections();
+    });
     deps.handle(request, response);
   });
   if (handleUpgrade) server.on('upgrade', handleUpgrade);
@@ -40,6 +44,12 @@ export function createHttp1(
     refuseHttp1(error, socket as Socket & { readonly _httpMessage?: ServerResponse }),
   );
   return server;
+}
+
+/** A request with a body is none, for its bytes would be taken for those of the WebSocket (RFC 6455, 4.1). */
+function wantsWebSocket({ method, headers }: IncomingMessage): boolean {
+  const { upgrade, 'content-length': length, 'transfer-encoding': encoding } = headers;
+  return method === 'GET' && upgrade?.toLowerCase() === 'websocket' && length === undefined && encoding === undefined;
 }
 
 /** What is no HTTP/1.1, too long or too slow gets a reason, unless an answer is on its way already. */
