@@ -213,7 +213,7 @@ describe('a gateway', () => {
     const ready = async () => (await fetch(`${gateway.adminUrl}/readyz`)).status;
     await expect.poll(ready).toBe(200);
     const lost = await gateway.line(({ msg }) => msg === 'upstream is not healthy');
-    expect(lost).toMatchObject({ endpoint: '127.0.0.1:9', error: expect.stringContaining('nothing listens there') });
+    expect(lost).toMatchObject({ endpoint: '127.0.0.1:9', error: expect.stringContaining('(refused): compare the port') });
     await upstream[Symbol.asyncDispose]();
     await expect.poll(ready).toBe(503);
     expect(await curl(gateway.port, '/')).toMatch(/"no upstream can be reached"\} 503 2$/);

@@ -7,6 +7,7 @@ import type { Logger } from '#lib/log.ts';
 import type { Task } from '#lib/run.ts';
 import { aborted } from '#lib/signal.ts';
 import { Timeouts } from '#lib/timeouts.ts';
+import { Authorities } from './authorities.ts';
 import type { GatewayConfig } from './config.ts';
 import { http1Exchange, http2Exchange } from './listen.ts';
 import { createGatewayMetrics } from './metrics.ts';
@@ -16,7 +17,7 @@ import { proxyWebSocket } from './websocket.ts';
 
 /** What a gateway is built on. */
 export interface GatewayDeps {
-  /** Authorities that upstreams are checked with, PEM; undefined: those of the system. */
+  /** What `gateway.upstream_ca_file` holds. */
   readonly ca: string | undefined;
   readonly clock: Clock;
   readonly log: Logger;
@@ -31,8 +32,9 @@ export function createGateway({ gateway: config }: GatewayConfig, { ca, clock, l
     clock,
   });
   const failed = (endpoint: string, kind: string) => declared.upstreamFailures.inc({ endpoint, kind });
+  const authorities = new Authorities({ file: config.upstreamCaFile, pem: ca }, { clock, log });
   const upstream: Upstream = new Upstream(
-    config.upstreams.map((url) => ({ url: new URL(url), ca })),
+    config.upstreams.map((url) => ({ url: new URL(url), ca: () => authorities.pem })),
     { clock, log, timeouts, failed },
     { ...config, protocol: config.upstreamProtocol, pingMs: config.pingIntervalMs },
   );
@@ -81,7 +83,7 @@ export function createGateway({ gateway: config }: GatewayConfig, { ca, clock, l
     { metrics, view: { problems: () => problems(serving, upstream), state: () => upstream.endpoints.map(stateOf) }, log },
     { host: config.adminHost, port: config.adminPort },
   );
-  return [server, upstream, health];
+  return [server, upstream, health, authorities];
 }
 
 /** Ready with one healthy upstream; the others are what the metrics are for. */

@@ -2,6 +2,7 @@ import { type ClientRequest, Agent as HttpAgent, request as httpRequest, type In
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { TimeoutError } from '#lib/clock.ts';
 import type { Timeouts } from '#lib/timeouts.ts';
 import { sendBody } from './body.ts';
 import { type Address, dialError } from './dial.ts';
@@ -31,9 +32,7 @@ export class Http1Connections {
     this.#timeouts = timeouts;
     this.#connectTimeoutMs = connectTimeoutMs;
     const options = { keepAlive: true, maxFreeSockets: MAX_IDLE_CONNECTIONS, timeout: IDLE_MS, noDelay: true };
-    const { url, ca } = address;
-    this.#agent =
-      url.protocol === 'https:' ? new HttpsAgent({ ...options, ...(ca !== undefined && { ca }) }) : new HttpAgent(options);
+    this.#agent = address.url.protocol === 'https:' ? new HttpsAgent(options) : new HttpAgent(options);
   }
 
   /** Sends a request; resolves with the head of the answer. Rejects with a `DialError` when nothing has been sent. */
@@ -85,13 +84,16 @@ export class Http1Connections {
 
   #request({ method, target, host, headers }: UpstreamRequest, signal: AbortSignal): ClientRequest {
     const { url } = this.#address;
+    const ca = this.#address.ca();
     const send = url.protocol === 'https:' ? httpsRequest : httpRequest;
-    return send(url.origin, { agent: this.#agent, method, path: target, headers: { ...headers, host }, setHost: false, signal });
+    const trust = ca === undefined ? {} : { ca }; // the agent keeps connections apart by it
+    const options = { ...trust, agent: this.#agent, method, path: target, headers: { ...headers, host }, setHost: false, signal };
+    return send(url.origin, options);
   }
 
   /** Resolves once there is a connection to write to. */
   async #connected(outgoing: ClientRequest): Promise<void> {
-    const cancel = this.#timeouts.add(this.#connectTimeoutMs, () => outgoing.destroy(new Error('no connection in time')));
+    const cancel = this.#timeouts.add(this.#connectTimeoutMs, () => outgoing.destroy(new TimeoutError('no connection in time')));
     try {
       await new Promise<void>((resolve, reject) => {
         outgoing.once('error', reject);

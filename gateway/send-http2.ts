@@ -1,6 +1,7 @@
 import { type ClientHttp2Session, type ClientHttp2Stream, connect, constants, type IncomingHttpHeaders } from 'node:http2';
 import type { Clock } from '#lib/clock.ts';
 import { keepAlive, SESSION_WINDOW_BYTES, STREAM_WINDOW_BYTES } from '#lib/http2-server.ts';
+import { ReachError } from '#lib/reach-failure.ts';
 import { abortable } from '#lib/signal.ts';
 import type { Timeouts } from '#lib/timeouts.ts';
 import { sendBody } from './body.ts';
@@ -104,7 +105,8 @@ export class Http2Sessions {
 
   /** Opens one connection for all who wait. The settings of the peer show that it speaks HTTP/2. */
   async #dial(): Promise<void> {
-    const { url, ca } = this.#address;
+    const { url } = this.#address;
+    const ca = this.#address.ca();
     const { clock, timeouts } = this.#deps;
     const session = connect(url.origin, {
       settings: { enablePush: false, initialWindowSize: STREAM_WINDOW_BYTES },
@@ -114,13 +116,13 @@ export class Http2Sessions {
     session.once('remoteSettings', () => ready.resolve());
     session.on('error', ready.reject);
     session.once('close', () => {
-      ready.reject(new Error('it closed the connection without a word of http/2'));
+      ready.reject(new ReachError('protocol', 'it closed the connection without a word of http/2'));
       if (!this.#sessions.get(session)) this.#sessions.delete(session);
     });
     try {
       using deadline = clock.deadline(this.#options.connectTimeoutMs, new AbortController().signal);
       await abortable(ready.promise, deadline.signal);
-      if (session.remoteSettings.maxConcurrentStreams === 0) throw new Error('it takes no requests');
+      if (session.remoteSettings.maxConcurrentStreams === 0) throw new ReachError('unavailable', 'it takes no requests');
       if (this.#isClosed) throw new Error('the gateway stops');
     } catch (error) {
       session.destroy();

@@ -1,7 +1,6 @@
 import type { Clock } from '#lib/clock.ts';
-import { errorText } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
-import { type ReachFailure, reachFailure } from '#lib/reach-failure.ts';
+import { explainFailure, type ReachFailure, reachFailure } from '#lib/reach-failure.ts';
 import type { Task } from '#lib/run.ts';
 import type { Timeouts } from '#lib/timeouts.ts';
 import { type Address, DialError } from './dial.ts';
@@ -138,7 +137,7 @@ export class Upstream implements Task {
       return status >= 200 && status < 300 ? undefined : `${endpoint.name}: ${healthPath} answers ${status}`;
     } catch (error) {
       if (!signal.aborted) this.#unreached(endpoint, error);
-      return error instanceof DialError ? error.message : `${endpoint.name}: ${healthPath} ${errorText(error)}`;
+      return error instanceof DialError ? error.message : `${endpoint.name}: ${healthPath} ${explainFailure(error)}`;
     }
   }
 

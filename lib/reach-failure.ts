@@ -84,6 +84,7 @@ const FAILURES: Readonly<Record<string, ReachFailure>> = {
   ECONNABORTED: 'reset',
   EPIPE: 'reset',
   UND_ERR_SOCKET: 'reset',
+  ERR_HTTP2_ERROR: 'protocol', // what came was not HTTP/2
 };
 const TLS_CODE = /^(ERR_SSL_|ERR_TLS_|ERR_OSSL_|EPROTO$)/;
 /** Refusals of Node's HTTP parser: what came was not HTTP. */
@@ -140,7 +141,7 @@ export interface CertificateProblem {
   readonly next: string;
 }
 
-const TRUST = 'set ca_file (of a database: sslrootcert) to the certificate of that authority';
+const TRUST = 'set ca_file (of a gateway: upstream_ca_file, of a database: sslrootcert) to the certificate of that authority';
 const CLOCK = 'look at the clocks of both machines';
 const UNKNOWN_ISSUER: CertificateProblem = { problem: 'is signed by an authority that is not trusted here', next: TRUST };
 const OTHER_HOST: CertificateProblem = {
@@ -152,7 +153,7 @@ const OTHER_HOST: CertificateProblem = {
 const CERTIFICATE_PROBLEMS: Readonly<Record<string, CertificateProblem>> = {
   DEPTH_ZERO_SELF_SIGNED_CERT: {
     problem: 'is self-signed',
-    next: 'set ca_file (of a database: sslrootcert) to that certificate to trust it',
+    next: 'set ca_file (of a gateway: upstream_ca_file, of a database: sslrootcert) to that certificate to trust it',
   },
   SELF_SIGNED_CERT_IN_CHAIN: { problem: 'comes with a self-signed authority that is not trusted here', next: TRUST },
   UNABLE_TO_VERIFY_LEAF_SIGNATURE: UNKNOWN_ISSUER,

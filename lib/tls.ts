@@ -5,13 +5,14 @@ import { createSecureContext, createServer, type SecureContext, type Server as T
 import type { Clock } from './clock.ts';
 import { errorText } from './errors.ts';
 import type { Logger } from './log.ts';
+import { reload } from './reload.ts';
 
 /** Where certificate and key are, PEM. */
 export interface TlsFiles {
   /** Certificate with its chain. */
   readonly certFile: string;
   readonly keyFile: string;
-  /** How often the files are looked at, milliseconds; 5,000 when absent. Works through renames, links and mounts. */
+  /** How often the files are looked at, milliseconds; see `reload`. */
   readonly reloadMs?: number;
 }
 
@@ -40,7 +41,6 @@ interface Loaded {
 
 /** How long a client may take to shake hands, milliseconds. */
 const HANDSHAKE_TIMEOUT_MS = 10_000;
-const RELOAD_MS = 5000;
 
 /**
  * Loads the certificates. A client is shown the first one that has the name it asks for (SNI, RFC 6066, 3), otherwise the first
@@ -76,37 +76,24 @@ export async function openTls(
         deps.log.info({ certFile: found.files.certFile, validTo: found.leaf.validTo }, 'certificate reloaded');
         warnOfDates(found, deps);
       };
-      await Promise.all(loaded.map((used, index) => watchFiles(used, (found) => replace(index, found), deps, signal)));
+      const watching = loaded.map((used, index) => {
+        const { certFile, reloadMs } = used.files;
+        return reload(
+          {
+            used,
+            read: () => load(used.files),
+            isSame: (found, before) => found.cert === before.cert && found.key === before.key,
+            changed: (found) => replace(index, found),
+            refused: (error) => deps.log.error({ certFile, error }, 'new certificate not usable, keeping the old one'),
+            everyMs: reloadMs,
+          },
+          deps.clock,
+          signal,
+        );
+      });
+      await Promise.all(watching);
     },
   };
-}
-
-/** Tells of each usable pair that is not the one before. */
-async function watchFiles(
-  first: Loaded,
-  changed: (found: Loaded) => void,
-  { clock, log }: { readonly clock: Clock; readonly log: Logger },
-  signal: AbortSignal,
-): Promise<void> {
-  const { files } = first;
-  let used = first;
-  let refused = '';
-  while (!signal.aborted) {
-    await clock.sleep(files.reloadMs ?? RELOAD_MS, signal).catch(() => undefined);
-    if (signal.aborted) return;
-    try {
-      const found = await load(files);
-      refused = '';
-      if (found.cert === used.cert && found.key === used.key) continue;
-      used = found;
-      changed(found);
-    } catch (error) {
-      const reason = errorText(error);
-      if (reason !== refused)
-        log.error({ certFile: files.certFile, error: reason }, 'new certificate not usable, keeping the old one');
-      refused = reason;
-    }
-  }
 }
 
 /** Whether a certificate is for this host; some clients send addresses as names. */
