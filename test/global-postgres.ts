@@ -9,6 +9,7 @@ import { migrate } from '../broker/migrate.ts';
 import { type EmbeddedPostgres, openEmbeddedPostgres } from '../broker/postgres/supervisor.ts';
 import { systemClock } from '../lib/clock.ts';
 import { createLog, type Logger } from '../lib/log.ts';
+import { serverPrograms } from './debian-postgresql.ts';
 
 /** What a test process is told when it asks for the run's server. */
 export interface RunPostgres {
@@ -57,7 +58,8 @@ async function startForRun(dataDir: string) {
   const signal = AbortSignal.timeout(120_000);
   const log = createLog('test', { level: 'error' });
   const settings = { fsync: 'off', synchronous_commit: 'off', full_page_writes: 'off', max_connections: '300' };
-  const postgres = await openEmbeddedPostgres({ dataDir, log, clock: systemClock, settings }, signal);
+  const programs = await serverPrograms();
+  const postgres = await openEmbeddedPostgres({ ...programs, dataDir, log, clock: systemClock, settings }, signal);
   const templateError = await makeTemplate(postgres.url, log, signal).then(() => undefined, String);
   return { postgres, facts: { url: postgres.url, template: TEMPLATE, ...(templateError && { templateError }) } };
 }

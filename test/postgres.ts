@@ -10,6 +10,7 @@ import { type EmbeddedPostgres, openEmbeddedPostgres } from '../broker/postgres/
 import { parseConnectionUri } from '../broker/postgres/uri.ts';
 import { systemClock } from '../lib/clock.ts';
 import { createLog } from '../lib/log.ts';
+import { serverPrograms } from './debian-postgresql.ts';
 import { CONTROL_SOCKET_VARIABLE, type RunPostgres, withDatabase } from './global-postgres.ts';
 
 /** A database of the test file's own. */
@@ -90,9 +91,10 @@ export interface OwnPostgres extends AsyncDisposable {
 export async function startOwnPostgres(settings: Readonly<Record<string, string>> = {}): Promise<OwnPostgres> {
   const dataDir = await mkdtemp(join(tmpdir(), 'brokkr-own-pg-'));
   const log = createLog('test', { level: 'fatal' });
+  const programs = await serverPrograms();
   const open = () =>
     openEmbeddedPostgres(
-      { dataDir, log, clock: systemClock, settings: { fsync: 'off', ...settings } },
+      { ...programs, dataDir, log, clock: systemClock, settings: { fsync: 'off', ...settings } },
       AbortSignal.timeout(60_000),
     );
   let server: EmbeddedPostgres | undefined = await open().catch(async (error: unknown) => {

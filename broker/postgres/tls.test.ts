@@ -147,6 +147,25 @@ describe('sslmode against a server with a private authority', () => {
     expect(await attempt(parameters)).toBe(expected);
   });
 
+  // N-077
+  it('has for every mode, host, authority and client certificate the end that libpq gives it', async () => {
+    const ends: Record<string, string> = {};
+    const expected: Record<string, string> = {};
+    for (const mode of ['disable', 'require', 'verify-ca', 'verify-full'])
+      for (const host of ['localhost', '127.0.0.1'])
+        for (const authority of ['ca.crt', 'other-ca.crt'])
+          for (const certificate of ['', `&sslcert=${file('client.crt')}&sslkey=${file('client.key')}`]) {
+            const cell = `${mode} ${host} ${authority} ${certificate === '' ? 'without' : 'with'} certificate`;
+            const parameters = `sslmode=${mode}&sslrootcert=${file(authority)}${certificate}`;
+            ends[cell] = await attempt(parameters, { host, user: 'with_certificate' });
+            const isRefused = authority === 'other-ca.crt' || (mode === 'verify-full' && host === '127.0.0.1');
+            const encrypted = certificate === '' ? 'authentication' : 'tls';
+            expected[cell] = mode === 'disable' ? 'plain' : isRefused ? 'certificate' : encrypted;
+          }
+    expect(Object.keys(ends)).toHaveLength(32);
+    expect(ends).toEqual(expected);
+  });
+
   it('checks the host name under verify-full only', async () => {
     expect(await attempt(`sslmode=verify-ca&sslrootcert=${file('ca.crt')}`, { host: '127.0.0.1' })).toBe('tls');
     expect(await attempt(`sslmode=verify-full&sslrootcert=${file('ca.crt')}`, { host: '127.0.0.1' })).toBe('certificate');

@@ -1,35 +1,12 @@
-import { execFile } from 'node:child_process';
-import { chmod, readdir } from 'node:fs/promises';
+import { chmod } from 'node:fs/promises';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
-import { beforeAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { openEmbeddedPostgres } from '../../broker/postgres/supervisor.ts';
 import { systemClock } from '../../lib/clock.ts';
 import { createLog } from '../../lib/log.ts';
 import { connectAgent, hello } from '../agent-client.ts';
+import { debianPrograms } from '../debian-postgresql.ts';
 import { startBroker, temporaryDirectory } from '../processes.ts';
-
-const run = promisify(execFile);
-const PROGRAMS = '/usr/lib/postgresql';
-let binDir: string;
-
-/** The programs of Debian's PostgreSQL, installed when they are missing (needs root). */
-async function installed(): Promise<string> {
-  const versions = async () =>
-    (await readdir(PROGRAMS).catch(() => [])).filter((name) => /^\d+$/.test(name)).sort((a, b) => Number(b) - Number(a));
-  if ((await versions()).length === 0) {
-    const environment = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
-    await run('apt-get', ['update', '-q'], { env: environment });
-    await run('apt-get', ['install', '-qy', '--no-install-recommends', 'postgresql'], { env: environment });
-  }
-  const [newest] = await versions();
-  if (newest === undefined) throw new Error(`no PostgreSQL below ${PROGRAMS} after installing Debian's package`);
-  return join(PROGRAMS, newest, 'bin');
-}
-
-beforeAll(async () => {
-  binDir = await installed();
-});
 
 describe('an installed PostgreSQL (the oldest release supported is 15)', () => {
   // N-023
@@ -38,7 +15,7 @@ describe('an installed PostgreSQL (the oldest release supported is 15)', () => {
     await chmod(dir, 0o755);
     const log = createLog('test', { level: 'fatal' });
     await using server = await openEmbeddedPostgres(
-      { dataDir: join(dir, 'pg'), log, clock: systemClock, binDir },
+      { dataDir: join(dir, 'pg'), log, clock: systemClock, binDir: await debianPrograms() },
       AbortSignal.timeout(60_000),
     );
     const broker = await startBroker({ databaseUrl: server.url });
