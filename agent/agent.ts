@@ -31,6 +31,7 @@ import type { SessionDeps } from './session/session.ts';
 import { Supervisor } from './session/supervisor.ts';
 import { WayBacks } from './session/way-back.ts';
 import { AgentView } from './view.ts';
+import { createWebhooks } from './webhooks.ts';
 
 /** Where the inventory is unless the agent runs in a pod or is told. */
 const DEFAULT_NAMESPACE = 'brokkr-agent';
@@ -148,7 +149,8 @@ async function work(
     ...{ installId: identity.installId, clusterUid: identity.clusterUid, processId: newId() },
     ...{ startedAtMs: clock.now(), version: deps.version, facts: () => facts.facts(), kubernetes: () => facts.seen },
   };
-  const common = { held, reports, outbox, content, self, metrics: parts.metrics, clock, log, random: deps.random };
+  const webhooks = createWebhooks(clock, config.agent.webhookAllowedNetworks);
+  const common = { held, reports, outbox, content, webhooks, self, metrics: parts.metrics, clock, log, random: deps.random };
   identity = await identifyAgent(identity, common, parts, signal);
   const { agentId } = identity;
 
@@ -196,7 +198,7 @@ async function work(
   });
   const register: Task = { name: 'registration', run: (inner) => registerAll(parts, inner) };
   const selfCheck: Task = { name: 'identity', run: (inner) => checkSelf(mistaken.promise, identity, deps.dataDir, inner) };
-  await runTasks([supervisor, reconciler, facts, rules, register, selfCheck], signal);
+  await runTasks([supervisor, reconciler, facts, rules, webhooks, register, selfCheck], signal);
   await content.stored();
 }
 

@@ -1,3 +1,4 @@
+import { networkProblems } from '#lib/address-rule.ts';
 import { type Config, ConfigError, defineConfig } from '#lib/config.ts';
 
 /** Settings of the agent: name, default, meaning. The reference page is made from it. */
@@ -110,6 +111,12 @@ export const AGENT_SETTINGS = defineConfig(
       meaning: 'time in which every object is verified once against the cluster, spread evenly over it',
     },
     'agent.concurrency': { type: 'int', default: 4, min: 1, max: 32, unit: 'stacks', meaning: 'stacks worked on at a time' },
+    'agent.webhook_allowed_networks': {
+      type: 'list',
+      default: ['10.0.0.0/8', '100.64.0.0/10', '172.16.0.0/12', '192.168.0.0/16', 'fc00::/7'],
+      meaning:
+        'networks that webhooks sent by this agent may reach although they are not public; link-local and metadata addresses only when named themselves',
+    },
     'agent.generator_ids': {
       type: 'list',
       default: [],
@@ -145,6 +152,7 @@ export function checkAgentConfig({ agent }: AgentConfig): string | undefined {
       `BROKKR__AGENT__CAPABILITIES has ${agent.capabilities.length} entries, at most ${MAX_CAPABILITIES} are allowed`,
     );
   }
+  problems.push(...networkProblems('agent.webhook_allowed_networks', agent.webhookAllowedNetworks));
   const url = URL.canParse(agent.brokerUrl) ? new URL(agent.brokerUrl) : undefined;
   if (!url) problems.push(`BROKKR__AGENT__BROKER_URL: ${JSON.stringify(agent.brokerUrl)} is not a URL`);
   const exposed = url?.protocol === 'http:' && !isLoopback(url.hostname) && agent.environment === 'production';

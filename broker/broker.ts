@@ -1,10 +1,12 @@
 import type { ConnectRouter } from '@connectrpc/connect';
+import { createAddressRule } from '#lib/address-rule.ts';
 import type { Clock } from '#lib/clock.ts';
 import { BrokkrError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { createMetrics } from '#lib/metrics.ts';
 import type { Task } from '#lib/run.ts';
 import { aborted } from '#lib/signal.ts';
+import { createSend, resolveHost, timedResolve } from '#lib/webhook-send.ts';
 import { createYamlPool, type YamlPool } from '#lib/yaml-pool.ts';
 import { AdminService } from '#proto/brokkr/v1/admin_pb.js';
 import { AgentService } from '#proto/brokkr/v1/agents_pb.js';
@@ -41,11 +43,10 @@ import { confirmHistory } from './sync/store.ts';
 import { sessionMethod } from './sync/stream.ts';
 import { Sync } from './sync/sync.ts';
 import { Gatekeeper } from './targeting/gatekeeper.ts';
-import { createAddressRule } from './webhooks/addresses.ts';
+import { AgentDeliveries } from './webhooks/agent-deliveries.ts';
 import { Deliveries } from './webhooks/deliveries.ts';
 import { webhookService } from './webhooks/rpc.ts';
 import { createSecretBox } from './webhooks/secrets.ts';
-import { createSend, resolveHost, timedResolve } from './webhooks/send.ts';
 
 /** What a broker is built on. */
 export interface BrokerDeps {
@@ -81,7 +82,7 @@ export const SERVICES = [
 const MAX_POLL_HOLD_MS = 25_000;
 const MAX_FRAME_BYTES = 256 * 1024;
 const WINDOW_FRAMES = 256;
-/** How long after the death of a replica another one sends its webhook deliveries. */
+/** How long after the death of a replica or an agent another one sends its webhook deliveries. */
 const WEBHOOK_LEASE_MS = 15_000;
 /** Publications that wait to be parsed; more are refused with `too_many_requests`. Their texts have been read already. */
 const MAX_WAITING_TEXTS = 1000;
@@ -123,7 +124,21 @@ export function createBroker(config: BrokerConfig, deps: BrokerDeps): Broker {
   const session = (agentId: string) => sync.session(agentId);
   const questions = new Questions({ db, clock, log, newId: deps.newId, replicaId, session });
   const sync: Sync = new Sync(
-    { db, feed, blobs, ingest, questions, clock, log, random: deps.random, forgetKeys: () => authenticator.forget(), metrics },
+    {
+      ...{
+        db,
+        feed,
+        blobs,
+        ingest,
+        questions,
+        clock,
+        log,
+        random: deps.random,
+        forgetKeys: () => authenticator.forget(),
+        metrics,
+      },
+      webhookTurn: (from, turn) => agentDeliveries.turn(from, turn),
+    },
     {
       replicaId,
       version: deps.version,
@@ -145,18 +160,14 @@ export function createBroker(config: BrokerConfig, deps: BrokerDeps): Broker {
   });
   const mayReach = createAddressRule(config.broker.webhookAllowedNetworks);
   const resolve = timedResolve(resolveHost, clock, (seconds) => metrics.dnsSeconds.observe(seconds));
-  const send = createSend({ clock, mayReach, resolve });
+  const send = createSend({ clock, mayReach, allowedBy: 'broker.webhook_allowed_networks', resolve });
+  const sending = { db, clock, log, random: deps.random, replicaId, secrets, attempted: metrics.attempted };
+  const agentDeliveries = new AgentDeliveries(
+    { ...sending, session, recorded: () => deliveries.wake() },
+    { leaseMs: WEBHOOK_LEASE_MS },
+  );
   const deliveries: Deliveries = new Deliveries(
-    {
-      db,
-      clock,
-      log,
-      random: deps.random,
-      replicaId,
-      secrets,
-      send,
-      attempted: metrics.attempted,
-    },
+    { ...sending, send, tellAgents: () => agentDeliveries.tell() },
     {
       batchSize: config.broker.webhookDeliveryBatchSize,
       intervalMs: config.broker.webhookDeliveryIntervalSeconds * 1000,

@@ -1,5 +1,5 @@
+import { networkProblems } from '#lib/address-rule.ts';
 import { type Config, ConfigError, defineConfig, loadConfig } from '#lib/config.ts';
-import { isNetwork } from './webhooks/addresses.ts';
 
 /** Every setting of the broker; also the reference page. */
 export const BROKER_SETTINGS = defineConfig(
@@ -106,7 +106,8 @@ export const BROKER_SETTINGS = defineConfig(
     'broker.webhook_allowed_networks': {
       type: 'list',
       default: [],
-      meaning: 'networks such as 10.1.0.0/16 that webhooks may reach although they are private, loopback, link-local or metadata',
+      meaning:
+        'networks such as 10.1.0.0/16 that webhooks may reach although they are private or loopback; link-local and metadata addresses only when named themselves',
     },
     'broker.reflection': { type: 'bool', default: true, meaning: 'gRPC reflection without a key' },
     'broker.metrics': { type: 'bool', default: true, meaning: '/metrics without a key' },
@@ -125,12 +126,8 @@ export function loadBrokerConfig(env: Readonly<Record<string, string | undefined
   if ((config.tls.cert === undefined) !== (config.tls.key === undefined)) {
     throw new ConfigError(['BROKKR__TLS__CERT and BROKKR__TLS__KEY go together: set both or neither']);
   }
-  const wrong = config.broker.webhookAllowedNetworks.filter((network) => !isNetwork(network));
-  if (wrong.length > 0) {
-    throw new ConfigError(
-      wrong.map((network) => `broker.webhook_allowed_networks: ${network} is not a network such as 10.1.0.0/16`),
-    );
-  }
+  const wrong = networkProblems('broker.webhook_allowed_networks', config.broker.webhookAllowedNetworks);
+  if (wrong.length > 0) throw new ConfigError(wrong);
   const problem = oldKeysProblem(config.broker);
   if (problem !== undefined) throw new ConfigError([`broker.encryption_old_keys: ${problem}`]);
   return config;

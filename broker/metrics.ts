@@ -3,6 +3,7 @@ import type { ListenerCounts } from '#lib/listener.ts';
 import { declareListenerMetrics } from '#lib/listener-metrics.ts';
 import type { Metrics } from '#lib/metrics.ts';
 import { declareSegmentMetrics } from '#lib/segment-metrics.ts';
+import type { FailureKind } from '#lib/webhook-send.ts';
 import type { YamlPool } from '#lib/yaml-pool.ts';
 import type { Database } from './database.ts';
 import type { FleetView } from './fleet/fleet.ts';
@@ -10,7 +11,6 @@ import { declareFleetMetrics } from './fleet/metrics.ts';
 import type { ServedRequest } from './http/dispatch.ts';
 import type { Delivered } from './sync/ingest-store.ts';
 import type { Sync } from './sync/sync.ts';
-import type { FailureKind } from './webhooks/outcome.ts';
 
 /** What the gauges look at. */
 export interface BrokerView {

@@ -31,6 +31,7 @@ import type { Endpoint } from '../agent/transport/endpoint.ts';
 import { createPollTransport } from '../agent/transport/poll.ts';
 import { createStreamTransport } from '../agent/transport/stream.ts';
 import type { Tier } from '../agent/transport/wire.ts';
+import { createWebhooks } from '../agent/webhooks.ts';
 
 /** Everything of an agent but the engine and the cluster, whose place two lists take. */
 export interface AgentSide extends AsyncDisposable {
@@ -69,12 +70,15 @@ export async function startAgentSide(url: string, ca?: readonly string[]): Promi
   const endpoint: Endpoint = { url: new URL(url), pak: 'brokkr_BRtest_key', ca, proxy: undefined };
   endpoint.url.pathname = '';
   const readEndpoint = async () => endpoint;
+  const webhooks = createWebhooks(clock, ['127.0.0.0/8']);
+  const sending = webhooks.run(stop.signal);
   const deps: SessionDeps = {
     held,
     reports,
     outbox,
     content,
     engine: { offer: (target) => offers.push(target), withdraw: (tombstone) => withdrawals.push(tombstone) },
+    webhooks,
     questions: { answer: async ({ id }) => create(AnswerSchema, { id, body: { case: 'failure', value: 'asked in a test' } }) },
     admit: () => true,
     configured: (config) => configs.push(config),
@@ -113,6 +117,7 @@ export async function startAgentSide(url: string, ca?: readonly string[]): Promi
     async [Symbol.asyncDispose]() {
       stop.abort(new Error('test over'));
       await Promise.all(sessions.map(({ ended }) => ended));
+      await sending;
       await content.stored();
       await outbox[Symbol.asyncDispose]();
       await rm(dir, { recursive: true });

@@ -45,10 +45,10 @@ export interface WebhookRig {
 /** A manifest. */
 export const YAML = 'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n';
 
-/** Starts the broker; stopped at the end of the file. */
-export async function startWebhookRig(): Promise<WebhookRig> {
+/** Starts the broker; stopped at the end of the file. `allowedNetworks` are those it may reach itself, loopback unless given. */
+export async function startWebhookRig({ allowedNetworks = '127.0.0.0/8' } = {}): Promise<WebhookRig> {
   const env = {
-    BROKKR__BROKER__WEBHOOK_ALLOWED_NETWORKS: '127.0.0.0/8',
+    BROKKR__BROKER__WEBHOOK_ALLOWED_NETWORKS: allowedNetworks,
     BROKKR__BROKER__ENCRYPTION_KEY: 'ab'.repeat(32),
   };
   const broker = await startInProcessBroker({ env });

@@ -1,6 +1,7 @@
 import { BrokkrError } from '#lib/errors.ts';
 import type { BrokerMessage, GoAway, Query, SessionConfig, Welcome } from '#proto/brokkr/v1/sync_pb.js';
 import type { Received } from '../transport/wire.ts';
+import type { Webhooks } from '../webhooks.ts';
 import { bucketFrames } from './frames.ts';
 import type { HeldState } from './held.ts';
 import type { Intake } from './intake.ts';
@@ -16,6 +17,7 @@ export interface Destinations {
   readonly configure: (config: SessionConfig) => void;
   /** Answers a question of the broker. */
   readonly answer: (query: Query) => void;
+  readonly webhooks: Pick<Webhooks, 'told' | 'attempt' | 'answered'>;
   /** Ends the session with a failure that came later. */
   readonly fail: (error: unknown) => void;
 }
@@ -23,7 +25,7 @@ export interface Destinations {
 /** Hands a frame after Welcome to whom it concerns. Throws when the broker breaks the protocol. */
 export function dispatch(
   body: BrokerMessage['body'],
-  { intake, held, reports, say, configure, answer, fail }: Destinations,
+  { intake, held, reports, say, configure, answer, webhooks, fail }: Destinations,
 ): void {
   switch (body.case) {
     case 'upsert':
@@ -59,6 +61,15 @@ export function dispatch(
       return;
     case 'query':
       answer(body.value);
+      return;
+    case 'webhooksDue':
+      webhooks.told();
+      return;
+    case 'webhookAttempt':
+      webhooks.attempt(body.value);
+      return;
+    case 'webhookTurned':
+      webhooks.answered(body.value);
       return;
     case 'goAway': // the session's own business
     case 'welcome': // once is enough

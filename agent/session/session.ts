@@ -14,11 +14,13 @@ import {
   type Query,
   type SessionConfig,
   SyncMode,
+  type WebhookTurn,
   type Welcome,
 } from '#proto/brokkr/v1/sync_pb.js';
 import type { Questions } from '../explain/questions.ts';
 import type { AgentMetrics } from '../metrics.ts';
 import type { Received, Tier, Transport, Wire } from '../transport/wire.ts';
+import type { Webhooks } from '../webhooks.ts';
 import type { Content, Fetch } from './content.ts';
 import { dispatch, firstAnswer } from './dispatch.ts';
 import { endOfError, endOfGoAway, type SessionEnd } from './end.ts';
@@ -50,6 +52,7 @@ export interface SessionDeps {
   readonly content: Content;
   readonly engine: TargetSink;
   readonly questions: Pick<Questions, 'answer'>;
+  readonly webhooks: Pick<Webhooks, 'connect' | 'disconnect' | 'told' | 'attempt' | 'answered'>;
   /** Whether the session is to be used; one that is not ends in order after Welcome, with nothing taken from it. */
   readonly admit: (welcome: Welcome) => boolean;
   /** Called with the settings of Welcome and every change of them. */
@@ -173,7 +176,7 @@ class LiveSession implements Session {
   }
 
   async #serve(wire: Wire, frames: AsyncIterator<Received>, welcome: Welcome, bootId: string): Promise<void> {
-    const { reports, content, log, metrics, admit } = this.#deps;
+    const { reports, content, webhooks, log, metrics, admit } = this.#deps;
     const stop = this.#stop.signal;
     if (!admit(welcome)) {
       await this.#decline(wire, frames, welcome);
@@ -185,6 +188,8 @@ class LiveSession implements Session {
     this.#startHearing();
     reports.begin(this, () => this.#wake.wake());
     content.connect(fetch);
+    const takeTurn = (value: WebhookTurn) => this.#say({ case: 'webhookTurn', value });
+    webhooks.connect(takeTurn);
     this.#configure(welcome.config);
     const nack = (value: Extract<Body, { case: 'nack' }>['value']) => this.#say({ case: 'nack', value });
     const intake = new Intake({ ...this.#deps, nack }, welcome.incarnation, stop);
@@ -203,6 +208,7 @@ class LiveSession implements Session {
       );
     } finally {
       content.disconnect(fetch);
+      webhooks.disconnect(takeTurn);
     }
   }
 
@@ -232,12 +238,12 @@ class LiveSession implements Session {
   }
 
   #handle({ ack, body }: BrokerMessage, intake: Intake): void {
-    const { reports, held } = this.#deps;
+    const { reports, held, webhooks } = this.#deps;
     reports.acknowledge(this, ack);
     if (body.case === 'goAway') this.#leave(body.value);
     if (!reports.ownedBy(this)) return; // a newer session has taken over: only it speaks for the broker
     dispatch(body, {
-      ...{ intake, held, reports },
+      ...{ intake, held, reports, webhooks },
       say: (answer) => this.#say(answer),
       configure: (config) => this.#configure(config),
       answer: (query) => void this.#answerQuery(query),

@@ -33,11 +33,16 @@ export async function forgetQuestions(tx: Queryable): Promise<number> {
   return (await tx.query('delete from agent_query where deadline < now() returning 1')).length;
 }
 
-/** Removes webhook deliveries that were taken or given up that long ago; the rest of many goes next time. */
+/**
+ * Removes webhook deliveries that were taken or given up that long ago, and those that have waited as long: for an agent that may send them, or
+ * for a webhook to be enabled. The rest of many goes next time.
+ */
 export async function forgetWebhookDeliveries(tx: Queryable, days: number): Promise<number> {
   const rows = await tx.query(
     `delete from webhook_delivery where id in (
-       select id from webhook_delivery where completed_at < now() - make_interval(days => $1) limit $2 for update skip locked) returning 1`,
+       select id from webhook_delivery
+       where completed_at < now() - make_interval(days => $1) or due_at < now() - make_interval(days => $1)
+       limit $2 for update skip locked) returning 1`,
     [days, BATCH],
   );
   return rows.length;

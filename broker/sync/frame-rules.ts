@@ -12,6 +12,7 @@ import {
   HelloSchema,
   type StackHealth,
   type StackStatus,
+  type WebhookTurn,
 } from '#proto/brokkr/v1/sync_pb.js';
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
@@ -27,6 +28,9 @@ const MAX_CAPABILITIES = 256;
 /** `kind:GROUP/KIND` with the longest group and kind, and some room. */
 const MAX_CAPABILITY = 512;
 const DIGEST_BYTES = 32;
+/** Deliveries of webhooks in one turn, and characters of a message about one. */
+const MAX_WEBHOOKS = 64;
+const MAX_WEBHOOK_MESSAGE = 1024;
 
 const validator = createValidator();
 
@@ -69,10 +73,26 @@ export function assertFrame({ body }: AgentMessage): void {
     case 'answer':
       assertId('answer.id', body.value.id);
       break;
+    case 'webhookTurn':
+      assertTurn(body.value);
+      break;
     case 'nack':
     case 'bye':
     case 'hello':
     case undefined:
+  }
+}
+
+function assertTurn({ held, ended }: WebhookTurn): void {
+  assertCount('webhook_turn.held', held.length, MAX_WEBHOOKS);
+  assertCount('webhook_turn.ended', ended.length, MAX_WEBHOOKS);
+  for (const id of held) assertId('webhook_turn.held', id);
+  for (const [index, { deliveryId, attempt, statusCode, message }] of ended.entries()) {
+    const at = `webhook_turn.ended[${index}]`;
+    assertId(`${at}.delivery_id`, deliveryId);
+    assertInt4(`${at}.attempt`, attempt);
+    assertInt4(`${at}.status_code`, statusCode);
+    if (message !== '') assertText(`${at}.message`, message, MAX_WEBHOOK_MESSAGE);
   }
 }
 

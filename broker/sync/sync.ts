@@ -16,6 +16,7 @@ import {
   type SessionConfig,
   SessionConfigSchema,
   type StackStatus,
+  type WebhookTurn,
 } from '#proto/brokkr/v1/sync_pb.js';
 import type { Principal } from '../api/principal.ts';
 import type { Database } from '../database.ts';
@@ -71,6 +72,8 @@ export interface SyncDeps {
   readonly feed: ChangeFeed;
   readonly ingest: Ingest;
   readonly questions: Questions;
+  /** Takes a turn of an agent that sends webhooks. Never rejects. */
+  readonly webhookTurn: (session: AgentSession, turn: WebhookTurn) => Promise<void>;
   readonly clock: Clock;
   readonly log: Logger;
   readonly random: () => number;
@@ -217,6 +220,9 @@ export class Sync implements Task {
         return;
       case 'answer':
         await this.#deps.questions.answered(reporter, body.value);
+        return;
+      case 'webhookTurn':
+        await this.#deps.webhookTurn(session, body.value);
         return;
       case 'bye':
         this.close(session, 'the agent said bye');

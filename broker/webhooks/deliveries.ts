@@ -3,13 +3,12 @@ import { errorText } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Task } from '#lib/run.ts';
 import { Wakeup } from '#lib/signal.ts';
-import { insertAudit } from '../api/store.ts';
+import type { FailureKind, Outcome, Send } from '#lib/webhook-send.ts';
 import type { Database } from '../database.ts';
-import { type ClaimedDelivery, claimDeliveries, recordAttempt, releaseDelivery, renewLeases } from './delivery-store.ts';
-import { type FailureKind, type Outcome, verdictOf } from './outcome.ts';
+import { type ClaimedDelivery, claimDeliveries, releaseDelivery, renewLeases } from './delivery-store.ts';
+import { recordOutcome } from './record.ts';
+import { messageOf, requestOf } from './request.ts';
 import type { SecretBox, WebhookSecrets } from './secrets.ts';
-import type { Send } from './send.ts';
-import { disableSubscription } from './store.ts';
 import { resealAll } from './webhooks.ts';
 
 /** What deliveries need. */
@@ -23,6 +22,8 @@ export interface DeliveriesDeps {
   readonly send: Send;
   /** Told of every attempt that ended; `seconds` is how long it took. */
   readonly attempted: (result: 'delivered' | FailureKind, seconds: number) => void;
+  /** Tells agents of what waits for them. */
+  readonly tellAgents: () => Promise<void>;
 }
 
 /** Bounds of deliveries. */
@@ -43,8 +44,7 @@ interface Flight {
   heldFromMs: number;
 }
 
-/** Attempts under way at one endpoint, over all replicas, and in this process. */
-const PER_ENDPOINT = 4;
+/** Attempts under way in this process. */
 const IN_ALL = 100;
 /** Shortest wait for a retry, so that rows due at this instant do not spin. */
 const MIN_WAIT_MS = 10;
@@ -74,11 +74,16 @@ export class Deliveries implements Task {
     return this.#flights.size;
   }
 
+  /** Looks for what is due at once. */
+  wake(): void {
+    this.#wakeup.wake();
+  }
+
   async run(signal: AbortSignal): Promise<void> {
     const { db, clock } = this.#deps;
     const drained = new AbortController();
     const listening = db
-      .listen(CHANNEL, () => this.#wakeup.wake(), signal)
+      .listen(CHANNEL, () => this.wake(), signal)
       .catch((error: unknown) => {
         if (!signal.aborted) throw error;
       });
@@ -92,12 +97,13 @@ export class Deliveries implements Task {
   }
 
   async #sendDue(signal: AbortSignal): Promise<void> {
-    const { clock, log } = this.#deps;
+    const { clock, log, tellAgents } = this.#deps;
     const { batchSize, intervalMs } = this.#options;
     await this.#reseal();
     while (!signal.aborted) {
       let waitMs = intervalMs;
       try {
+        await tellAgents();
         const { claimed, dueMs } = await this.#claim();
         if (claimed === batchSize) continue;
         waitMs = Math.max(MIN_WAIT_MS, Math.min(intervalMs, dueMs));
@@ -123,19 +129,17 @@ export class Deliveries implements Task {
 
   /** Takes a batch and begins to send it; returns its size, and when the next delivery that waits for its time is due. */
   async #claim(): Promise<{ readonly claimed: number; readonly dueMs: number }> {
-    const { db, clock, replicaId } = this.#deps;
+    const { db, clock, replicaId: id } = this.#deps;
     const { batchSize, leaseMs } = this.#options;
     const limit = Math.min(batchSize, IN_ALL - this.#flights.size);
     if (limit === 0) return { claimed: 0, dueMs: Number.POSITIVE_INFINITY }; // the next one that ends wakes us
     const heldFromMs = clock.monotonic();
-    const lockKey = db.lockKey('webhook claim');
-    const claim = { replicaId, limit, perEndpoint: PER_ENDPOINT, leaseMs, lockKey };
-    const { deliveries, dueMs } = await db.transaction((tx) => claimDeliveries(tx, claim));
+    const { deliveries, dueMs } = await claimDeliveries(db, { kind: 'replica', id }, { limit, leaseMs });
     for (const delivery of deliveries) {
       const stop = new AbortController();
       const ended = this.#deliver(delivery, stop.signal).finally(() => {
         this.#flights.delete(delivery.id);
-        this.#wakeup.wake();
+        this.wake();
       });
       this.#flights.set(delivery.id, { stop, ended, heldFromMs });
     }
@@ -150,59 +154,22 @@ export class Deliveries implements Task {
     try {
       const outcome = await this.#attempt(delivery, signal);
       attempted(outcome.kind === 'delivered' ? 'delivered' : outcome.failure, (clock.monotonic() - beganMs) / 1000);
-      await this.#record(delivery, outcome);
+      await recordOutcome(this.#deps, replicaId, delivery, outcome);
     } catch (error) {
       if (!signal.aborted) log.warn({ delivery: id, error: errorText(error) }, 'end of a webhook attempt not recorded');
-      else await releaseDelivery(db, { id, replicaId, attempts }).catch(() => undefined); // its lease runs out by itself
+      else await releaseDelivery(db, { id, holderId: replicaId, attempts }).catch(() => undefined); // its lease runs out by itself
     }
   }
 
   async #attempt(delivery: ClaimedDelivery, signal: AbortSignal): Promise<Outcome> {
-    const { secrets, send } = this.#deps;
+    const { secrets, send, clock } = this.#deps;
     let opened: WebhookSecrets;
     try {
       opened = secrets.open(delivery.subscription);
     } catch (error) {
       return { kind: 'failed', failure: 'key', message: errorText(error) };
     }
-    const message = {
-      deliveryId: delivery.id,
-      eventId: delivery.event_id,
-      eventType: delivery.event_type,
-      payload: delivery.payload,
-      timeoutMs: delivery.subscription.timeout_seconds * 1000,
-    };
-    return await send(opened, message, signal);
-  }
-
-  async #record(delivery: ClaimedDelivery, outcome: Outcome): Promise<void> {
-    const { db, random, log, replicaId } = this.#deps;
-    const { id, attempts, subscription } = delivery;
-    const verdict = verdictOf(outcome, { attempts, maxRetries: subscription.max_retries }, random);
-    const failed = outcome.kind === 'failed' ? outcome : undefined;
-    const record = {
-      id,
-      replicaId,
-      attempts,
-      status: verdict.kind === 'done' ? 'success' : verdict.kind === 'retry' ? 'failed' : 'dead',
-      afterMs: verdict.kind === 'retry' ? verdict.afterMs : undefined,
-      errorKind: failed?.failure,
-      error: failed?.message,
-      statusCode: outcome.statusCode,
-    } as const;
-    await db.transaction(async (tx) => {
-      if (!(await recordAttempt(tx, record)) || verdict.kind !== 'dead') return;
-      const resource = { principal: undefined, resourceType: 'webhook_subscription', resourceId: subscription.id } as const;
-      const details = { delivery_id: id, event_type: delivery.event_type, attempts, kind: failed?.failure ?? null };
-      await insertAudit(tx, [{ ...resource, action: 'webhook.delivery_failed', details }]);
-      if (verdict.disable && (await disableSubscription(tx, subscription.id, failed?.message ?? '')))
-        await insertAudit(tx, [
-          { ...resource, action: 'webhook.disabled', details: { status_code: outcome.statusCode ?? null } },
-        ]);
-    });
-    if (!failed) return;
-    const fields = { webhook: subscription.id, delivery: id, kind: failed.failure, attempt: attempts, error: failed.message };
-    log.warn({ ...fields, ...(verdict.kind === 'retry' && { retryMs: verdict.afterMs }) }, 'webhook not delivered');
+    return await send(requestOf(opened, messageOf(delivery), clock.now()), signal);
   }
 
   /** Renews leases until everything under way has ended. What is lost, or may be, is cut off: another replica may send it. */

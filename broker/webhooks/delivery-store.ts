@@ -1,6 +1,6 @@
 import { BrokkrError } from '#lib/errors.ts';
 import type { Page } from '../api/page.ts';
-import type { Queryable } from '../database.ts';
+import type { Database, Queryable } from '../database.ts';
 
 /** Where a delivery stands. */
 export type DeliveryStatus = 'pending' | 'acquired' | 'success' | 'failed' | 'dead';
@@ -22,6 +22,8 @@ export interface DeliveryRow {
   readonly status_code: number | null;
   readonly created_at: string;
   readonly completed_at: string | null;
+  /** Target labels, while it waits and no agent that has them all has a session. */
+  readonly missing_labels: readonly string[] | null;
 }
 
 const COLUMNS = `id, subscription_id, event_type, event_id, payload, status, due_at, acquired_by, attempts, last_attempt_at,
@@ -41,10 +43,21 @@ export async function listDeliveries(
   { fetch, after }: Page,
 ): Promise<DeliveryRow[]> {
   return await tx.query<DeliveryRow>(
-    `select ${COLUMNS} from webhook_delivery
-     where ($2::uuid is null or subscription_id = $2) and ($3::text is null or status = $3)
-       and ($5::timestamptz is null or (created_at, id) < ($5, $6::uuid))
-     order by created_at desc, id desc limit $1 offset $4`,
+    `with page as materialized (
+       select ${COLUMNS} from webhook_delivery
+       where ($2::uuid is null or subscription_id = $2) and ($3::text is null or status = $3)
+         and ($5::timestamptz is null or (created_at, id) < ($5, $6::uuid))
+       order by created_at desc, id desc limit $1 offset $4
+     ), stuck as materialized (
+       select s.id, s.target_labels from webhook_subscription s
+       where s.id in (select subscription_id from page) and s.target_labels <> '{}' and not exists (
+         select from agent_label l join agent_session e on e.agent_id = l.agent_id and e.connected_at is not null and e.closed_at is null
+         where l.label = s.target_labels[1] and webhook_may_send(l.agent_id, s.target_labels)
+           and not exists (select from replica r where r.id = e.replica_id and r.lease_until < now()))
+     )
+     select p.*, s.target_labels as missing_labels
+     from page p left join stuck s on s.id = p.subscription_id and p.status in ('pending', 'failed')
+     order by p.created_at desc, p.id desc`,
     [fetch, subscriptionId ?? null, status ?? null, offset, after?.createdAt ?? null, after?.id ?? null],
   );
 }
@@ -56,13 +69,15 @@ export async function replayDelivery(tx: Queryable, id: string): Promise<Deliver
      where id = $1 and status <> 'acquired'`,
     [id],
   );
-  const [row] = await tx.query<DeliveryRow>(`select ${COLUMNS} from webhook_delivery where id = $1`, [id]);
+  const [row] = await tx.query<DeliveryRow>(`select ${COLUMNS}, null as missing_labels from webhook_delivery where id = $1`, [
+    id,
+  ]);
   if (!row) throw new BrokkrError('delivery_not_found', `no webhook delivery ${id}`, { details: { delivery_id: id } });
   await tx.query('select webhook_wake()');
   return row;
 }
 
-/** A delivery that this replica may send now, with what it needs of its subscription. */
+/** A delivery that its holder may send now, with what that needs of its subscription. */
 export interface ClaimedDelivery {
   readonly id: string;
   readonly event_id: string;
@@ -79,55 +94,71 @@ export interface ClaimedDelivery {
   };
 }
 
-/** Whose claim, and its bounds. */
-export interface Claim {
-  readonly replicaId: string;
-  /** Rows at most. */
-  readonly limit: number;
-  /** Deliveries of one subscription under way at a time, over all replicas. */
-  readonly perEndpoint: number;
-  readonly leaseMs: number;
-  /** Key of the lock under which replicas claim one after another, so that they count each other's. */
-  readonly lockKey: string;
+/** Who holds deliveries under a lease: a replica, or an agent where the subscription has target labels. */
+export interface Holder {
+  readonly kind: 'replica' | 'agent';
+  readonly id: string;
 }
 
+/** Bounds of a claim. */
+export interface ClaimBounds {
+  /** Rows at most. */
+  readonly limit: number;
+  readonly leaseMs: number;
+}
+
+/** Deliveries of one subscription under way at a time, over all replicas and agents. */
+const PER_ENDPOINT = 4;
+
 /**
- * Takes due deliveries under a lease, oldest first; those whose lease ran out are due again. Call in a transaction of its
- * own. The lock comes first, in a statement before: what follows must see the claims of whoever held it. `dueMs` is the time
- * until the next delivery is due, by the same clock, so that none falls between; infinite when none waits.
+ * Takes due deliveries under a lease, oldest first; those whose lease ran out are due again. Claims follow one another under a
+ * lock, taken in a statement before: what follows must see the claims of whoever held it. `dueMs` is the time until the next
+ * delivery is due or a lease is over, by the same clock, so that none falls between; infinite when none waits.
  */
 export async function claimDeliveries(
-  tx: Queryable,
-  claim: Claim,
+  db: Database,
+  holder: Holder,
+  { limit, leaseMs }: ClaimBounds,
 ): Promise<{ readonly deliveries: readonly ClaimedDelivery[]; readonly dueMs: number }> {
-  await tx.query('select pg_advisory_xact_lock($1)', [claim.lockKey]);
-  const rows = await tx.query<Omit<ClaimedDelivery, 'subscription'> & SubscriptionColumns>(
-    `with busy as (
-       select subscription_id, count(*) as sending from webhook_delivery
-       where status = 'acquired' and due_at > now() group by subscription_id
-     ), due as (
-       select d.id, s.id as subscription_id, s.max_retries, s.timeout_seconds, s.sealed, s.key_id
-       from webhook_subscription s
-       left join busy b on b.subscription_id = s.id
-       cross join lateral (
-         select w.id, w.due_at from webhook_delivery w where w.subscription_id = s.id and w.due_at <= now()
-         order by w.due_at, w.id limit greatest(0, $3 - coalesce(b.sending, 0)) for update skip locked
-       ) d
-       where s.enabled order by d.due_at, d.id limit $2
-     )
-     update webhook_delivery d set status = 'acquired', acquired_by = $1, due_at = now() + make_interval(secs => $4),
-       attempts = d.attempts + 1, last_attempt_at = now()
-     from due where d.id = due.id
-     returning d.id, d.event_id, d.event_type, d.payload, d.attempts,
-       due.subscription_id, due.max_retries, due.timeout_seconds, due.sealed, due.key_id`,
-    [claim.replicaId, claim.limit, claim.perEndpoint, claim.leaseMs / 1000],
-  );
-  const deliveries = rows.map(({ subscription_id, max_retries, timeout_seconds, sealed, key_id, ...delivery }) => ({
-    ...delivery,
-    subscription: { id: subscription_id, max_retries, timeout_seconds, sealed, key_id },
-  }));
-  return { deliveries, dueMs: await nextDueMs(tx) };
+  const lockKey = db.lockKey('webhook claim');
+  return await db.transaction(async (tx) => {
+    await tx.query('select pg_advisory_xact_lock($1)', [lockKey]);
+    const rows = await tx.query<Omit<ClaimedDelivery, 'subscription'> & SubscriptionColumns>(CLAIM, [
+      holder.id,
+      limit,
+      PER_ENDPOINT,
+      leaseMs / 1000,
+      holder.kind === 'agent',
+    ]);
+    const deliveries = rows.map(({ subscription_id, max_retries, timeout_seconds, sealed, key_id, ...delivery }) => ({
+      ...delivery,
+      subscription: { id: subscription_id, max_retries, timeout_seconds, sealed, key_id },
+    }));
+    return { deliveries, dueMs: await nextDueMs(tx) };
+  });
 }
+
+/** A replica takes what has no target labels, an agent what wants none that it lacks. */
+const CLAIM = `with busy as (
+    select subscription_id, count(*) as sending from webhook_delivery
+    where status = 'acquired' and due_at > now() group by subscription_id
+  ), due as (
+    select d.id, s.id as subscription_id, s.max_retries, s.timeout_seconds, s.sealed, s.key_id
+    from webhook_subscription s
+    left join busy b on b.subscription_id = s.id
+    cross join lateral (
+      select w.id, w.due_at from webhook_delivery w where w.subscription_id = s.id and w.due_at <= now()
+      order by w.due_at, w.id limit greatest(0, $3 - coalesce(b.sending, 0)) for update skip locked
+    ) d
+    where s.enabled
+      and case when $5 then s.target_labels <> '{}' and webhook_may_send($1, s.target_labels) else s.target_labels = '{}' end
+    order by d.due_at, d.id limit $2
+  )
+  update webhook_delivery d set status = 'acquired', acquired_by = $1, due_at = now() + make_interval(secs => $4),
+    attempts = d.attempts + 1, last_attempt_at = now()
+  from due where d.id = due.id
+  returning d.id, d.event_id, d.event_type, d.payload, d.attempts,
+    due.subscription_id, due.max_retries, due.timeout_seconds, due.sealed, due.key_id`;
 
 interface SubscriptionColumns {
   readonly subscription_id: string;
@@ -144,12 +175,12 @@ async function nextDueMs(tx: Queryable): Promise<number> {
   return row?.ms ?? Number.POSITIVE_INFINITY;
 }
 
-/** Prolongs leases; returns the deliveries that this replica still holds. */
-export async function renewLeases(tx: Queryable, replicaId: string, ids: readonly string[], leaseMs: number): Promise<string[]> {
+/** Prolongs leases; returns the deliveries that are still held by this holder. */
+export async function renewLeases(tx: Queryable, holderId: string, ids: readonly string[], leaseMs: number): Promise<string[]> {
   const rows = await tx.query<{ id: string }>(
     `update webhook_delivery set due_at = now() + make_interval(secs => $3)
      where id = any($2::uuid[]) and acquired_by = $1 and status = 'acquired' returning id`,
-    [replicaId, ids, leaseMs / 1000],
+    [holderId, ids, leaseMs / 1000],
   );
   return rows.map(({ id }) => id);
 }
@@ -157,7 +188,7 @@ export async function renewLeases(tx: Queryable, replicaId: string, ids: readonl
 /** How an attempt ended, for its row. */
 export interface AttemptRecord {
   readonly id: string;
-  readonly replicaId: string;
+  readonly holderId: string;
   /** Number of the attempt: whoever lost the lease meanwhile records nothing. */
   readonly attempts: number;
   readonly status: 'success' | 'failed' | 'dead';
@@ -177,7 +208,7 @@ export async function recordAttempt(tx: Queryable, record: AttemptRecord): Promi
      where id = $1 and acquired_by = $2 and attempts = $3 and status = 'acquired' returning 1`,
     [
       record.id,
-      record.replicaId,
+      record.holderId,
       record.attempts,
       record.status,
       record.afterMs === undefined ? null : record.afterMs / 1000,
@@ -192,11 +223,11 @@ export async function recordAttempt(tx: Queryable, record: AttemptRecord): Promi
 /** Gives a delivery back whose attempt was cut off by a stop, to be sent again at once. */
 export async function releaseDelivery(
   tx: Queryable,
-  { id, replicaId, attempts }: Pick<AttemptRecord, 'id' | 'replicaId' | 'attempts'>,
+  { id, holderId, attempts }: Pick<AttemptRecord, 'id' | 'holderId' | 'attempts'>,
 ): Promise<void> {
   await tx.query(
     `update webhook_delivery set status = 'pending', due_at = now(), acquired_by = null
      where id = $1 and acquired_by = $2 and attempts = $3 and status = 'acquired'`,
-    [id, replicaId, attempts],
+    [id, holderId, attempts],
   );
 }

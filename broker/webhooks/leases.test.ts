@@ -1,15 +1,15 @@
 import { randomUUID } from 'node:crypto';
 import { beforeAll, describe, expect, it } from 'vitest';
+import { createAddressRule } from '#lib/address-rule.ts';
 import { systemClock } from '#lib/clock.ts';
 import { createLog } from '#lib/log.ts';
 import { runTasks } from '#lib/run.ts';
+import { createSend, resolveHost } from '#lib/webhook-send.ts';
 import { testDatabase } from '../../test/postgres.ts';
 import { type SinkAnswer, startWebhookSink, type WebhookSink } from '../../test/webhook-sink.ts';
 import type { Database } from '../database.ts';
-import { createAddressRule } from './addresses.ts';
 import { Deliveries } from './deliveries.ts';
 import { createSecretBox, newSigningSecret } from './secrets.ts';
-import { createSend, resolveHost } from './send.ts';
 import { insertSubscription } from './store.ts';
 
 let db: Database;
@@ -23,9 +23,20 @@ beforeAll(async () => {
 /** A replica with short leases; `stop` ends it. */
 function startReplica({ intervalMs = 100 } = {}) {
   const log = createLog('test', { level: 'fatal' });
-  const send = createSend({ clock: systemClock, mayReach: createAddressRule(['127.0.0.0/8']), resolve: resolveHost });
+  const mayReach = createAddressRule(['127.0.0.0/8']);
+  const send = createSend({ clock: systemClock, mayReach, allowedBy: '', resolve: resolveHost });
   const replicaId = randomUUID();
-  const deps = { db, clock: systemClock, log, random: Math.random, replicaId, secrets, send, attempted: () => undefined };
+  const deps = {
+    db,
+    clock: systemClock,
+    log,
+    random: Math.random,
+    replicaId,
+    secrets,
+    send,
+    attempted: () => undefined,
+    tellAgents: async () => undefined,
+  };
   const deliveries = new Deliveries(deps, { batchSize: 50, intervalMs, leaseMs: LEASE_MS });
   const stopping = new AbortController();
   const running = runTasks([deliveries], stopping.signal);
@@ -49,6 +60,7 @@ async function queueOne(answer: SinkAnswer): Promise<{ readonly sink: WebhookSin
     filter_agent_id: null,
     filter_stack_id: null,
     filter_labels: [],
+    target_labels: [],
     enabled: true,
     disabled_reason: null,
     max_retries: 5,

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { type Outcome, retryAfterMs, verdictOf } from './outcome.ts';
+import type { Outcome } from '#lib/webhook-send.ts';
+import { verdictOf } from './outcome.ts';
 
 const failed = (failure: '4xx' | '5xx' | 'timeout', statusCode?: number, wait?: number): Outcome => ({
   kind: 'failed',
@@ -32,13 +33,5 @@ describe('the verdict on an attempt', () => {
     for (const status of [408, 425, 429]) expect(verdict(failed('4xx', status), 1).kind).toBe('retry');
     expect(verdict(failed('4xx', 410), 1)).toEqual({ kind: 'dead', disable: true });
     expect(verdict({ kind: 'delivered', statusCode: 204 }, 1)).toEqual({ kind: 'done' });
-  });
-
-  it('reads Retry-After as seconds or as a date', () => {
-    expect(retryAfterMs(undefined, 0)).toBeUndefined();
-    expect(retryAfterMs(' 7 ', 0)).toBe(7000);
-    expect(retryAfterMs('Thu, 01 Jan 1970 00:01:00 GMT', 10_000)).toBe(50_000);
-    expect(retryAfterMs('Thu, 01 Jan 1970 00:00:05 GMT', 10_000)).toBe(0);
-    expect(retryAfterMs('soon', 0)).toBeUndefined();
   });
 });

@@ -107,6 +107,7 @@ function toWebhook(row: SubscriptionRow): MessageInitShape<typeof WebhookSchema>
         labels: [...row.filter_labels],
       },
     }),
+    targetLabels: [...row.target_labels],
     enabled: row.enabled,
     disabledReason: row.disabled_reason ?? undefined,
     maxRetries: row.max_retries,
@@ -121,6 +122,7 @@ function toWebhook(row: SubscriptionRow): MessageInitShape<typeof WebhookSchema>
 
 function toDelivery(row: DeliveryRow): MessageInitShape<typeof WebhookDeliverySchema> {
   const due = toOptionalTimestamp(row.due_at);
+  const missing = row.missing_labels && `no ACTIVE agent with the labels ${row.missing_labels.join(', ')} has a session`;
   return {
     id: row.id,
     subscriptionId: row.subscription_id,
@@ -132,8 +134,8 @@ function toDelivery(row: DeliveryRow): MessageInitShape<typeof WebhookDeliverySc
     ...(row.status === 'acquired' ? { acquiredUntil: due } : { nextRetryAt: due }),
     attempts: row.attempts,
     lastAttemptAt: toOptionalTimestamp(row.last_attempt_at),
-    lastError: row.last_error ?? undefined,
-    lastErrorKind: row.last_error_kind ?? undefined,
+    lastError: missing ?? row.last_error ?? undefined,
+    lastErrorKind: missing ? 'no_agent' : (row.last_error_kind ?? undefined),
     statusCode: row.status_code ?? undefined,
     createdAt: toTimestamp(row.created_at),
     completedAt: toOptionalTimestamp(row.completed_at),

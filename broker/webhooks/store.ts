@@ -10,6 +10,8 @@ export interface SubscriptionRow {
   readonly filter_agent_id: string | null;
   readonly filter_stack_id: string | null;
   readonly filter_labels: readonly string[];
+  /** Agents that have all of these send its deliveries; the broker when there are none. */
+  readonly target_labels: readonly string[];
   readonly enabled: boolean;
   readonly disabled_reason: string | null;
   readonly max_retries: number;
@@ -26,8 +28,8 @@ export interface SubscriptionRow {
 /** What people set of a subscription. */
 export type SubscriptionFields = Omit<SubscriptionRow, 'id' | 'created_by' | 'version' | 'created_at' | 'updated_at'>;
 
-const COLUMNS = `id, name, event_types, filter_agent_id, filter_stack_id, filter_labels, enabled, disabled_reason, max_retries,
-  timeout_seconds, has_auth_header, sealed, key_id, created_by, version, created_at, updated_at`;
+const COLUMNS = `id, name, event_types, filter_agent_id, filter_stack_id, filter_labels, target_labels, enabled, disabled_reason,
+  max_retries, timeout_seconds, has_auth_header, sealed, key_id, created_by, version, created_at, updated_at`;
 
 /** A subscription. Throws `webhook_not_found`. */
 export async function getSubscription(tx: Queryable, id: string): Promise<SubscriptionRow> {
@@ -55,9 +57,9 @@ export async function insertSubscription(
   { id, createdBy, ...fields }: SubscriptionFields & { readonly id: string; readonly createdBy: string },
 ): Promise<SubscriptionRow> {
   const rows = await tx.query<SubscriptionRow>(
-    `insert into webhook_subscription (id, name, event_types, filter_agent_id, filter_stack_id, filter_labels, enabled, disabled_reason,
-       max_retries, timeout_seconds, has_auth_header, sealed, key_id, created_by)
-     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) returning ${COLUMNS}`,
+    `insert into webhook_subscription (id, name, event_types, filter_agent_id, filter_stack_id, filter_labels, target_labels, enabled,
+       disabled_reason, max_retries, timeout_seconds, has_auth_header, sealed, key_id, created_by)
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) returning ${COLUMNS}`,
     [id, ...valuesOf(fields), createdBy],
   );
   return one(rows, id);
@@ -67,7 +69,8 @@ export async function insertSubscription(
 export async function updateSubscription(tx: Queryable, id: string, fields: SubscriptionFields): Promise<SubscriptionRow> {
   const rows = await tx.query<SubscriptionRow>(
     `update webhook_subscription set name = $2, event_types = $3, filter_agent_id = $4, filter_stack_id = $5, filter_labels = $6,
-       enabled = $7, disabled_reason = $8, max_retries = $9, timeout_seconds = $10, has_auth_header = $11, sealed = $12, key_id = $13,
+       target_labels = $7, enabled = $8, disabled_reason = $9, max_retries = $10, timeout_seconds = $11, has_auth_header = $12,
+       sealed = $13, key_id = $14,
        version = version + 1, updated_at = now()
      where id = $1 returning ${COLUMNS}`,
     [id, ...valuesOf(fields)],
@@ -114,6 +117,7 @@ function valuesOf(fields: SubscriptionFields): unknown[] {
     fields.filter_agent_id,
     fields.filter_stack_id,
     fields.filter_labels,
+    fields.target_labels,
     fields.enabled,
     fields.disabled_reason,
     fields.max_retries,

@@ -2,11 +2,12 @@ import { validateHeaderValue } from 'node:http';
 import { timestampDate, timestampFromMs } from '@bufbuild/protobuf/wkt';
 import type { Clock } from '#lib/clock.ts';
 import { BrokkrError } from '#lib/errors.ts';
+import type { Send } from '#lib/webhook-send.ts';
 import type { CreateWebhookRequest, UpdateWebhookRequest, WebhookFilters } from '#proto/brokkr/v1/webhooks_pb.js';
 import type { Command } from '../api/command.ts';
 import type { Queryable } from '../database.ts';
+import { requestOf } from './request.ts';
 import { newSigningSecret, type SecretBox, type WebhookSecrets } from './secrets.ts';
-import type { Send } from './send.ts';
 import {
   deleteSubscription,
   insertSubscription,
@@ -58,6 +59,7 @@ export async function createWebhook(
     name: request.name,
     event_types: validEventTypes(request.eventTypes),
     ...filterColumns(request.filters),
+    target_labels: request.targetLabels,
     enabled: request.enabled ?? true,
     disabled_reason: null,
     max_retries: request.maxRetries ?? DEFAULT_ATTEMPTS,
@@ -84,6 +86,7 @@ export async function updateWebhook(
     ...(request.name !== undefined && { name: request.name }),
     ...(request.eventTypes.length > 0 && { event_types: validEventTypes(request.eventTypes) }),
     ...(request.filters && filterColumns(request.filters)),
+    ...targetColumns(request),
     ...(request.enabled !== undefined && { enabled: request.enabled, disabled_reason: null }),
     ...(request.maxRetries !== undefined && { max_retries: request.maxRetries }),
     ...(request.timeoutSeconds !== undefined && { timeout_seconds: request.timeoutSeconds }),
@@ -125,11 +128,15 @@ export async function testWebhook(
   { secrets, send, clock, newId }: WebhookDeps,
   signal: AbortSignal,
 ): Promise<number> {
+  if (row.target_labels.length > 0) {
+    const message = 'agents send what this webhook gets, a test would go out from the broker: replay a delivery instead';
+    throw new BrokkrError('webhook_test_failed', message, { details: { kind: null, status_code: null } });
+  }
   const [eventId, eventType] = [newId(), 'webhook.test'];
   const timestamp = timestampDate(timestampFromMs(clock.now())).toISOString();
   const payload = JSON.stringify({ id: eventId, event_type: eventType, timestamp, data: { webhook_id: row.id } });
   const message = { deliveryId: newId(), eventId, eventType, payload, timeoutMs: row.timeout_seconds * 1000 };
-  const outcome = await send(secrets.open(row), message, signal);
+  const outcome = await send(requestOf(secrets.open(row), message, clock.now()), signal);
   if (outcome.kind === 'delivered') return outcome.statusCode;
   throw new BrokkrError('webhook_test_failed', outcome.message, {
     details: { kind: outcome.failure, status_code: outcome.statusCode ?? null },
@@ -181,6 +188,15 @@ function filterColumns(filters: WebhookFilters | undefined) {
     filter_stack_id: filters?.stackId ?? null,
     filter_labels: filters?.labels ?? [],
   };
+}
+
+function targetColumns({ targetLabels, clearTargetLabels }: UpdateWebhookRequest) {
+  if (clearTargetLabels && targetLabels.length > 0) {
+    throw new BrokkrError('invalid_webhook', 'target_labels and clear_target_labels exclude each other', {
+      details: { field: 'clear_target_labels' },
+    });
+  }
+  return targetLabels.length > 0 || clearTargetLabels ? { target_labels: targetLabels } : undefined;
 }
 
 function validEventTypes(types: readonly string[]): readonly string[] {

@@ -115,6 +115,14 @@ export declare type AgentMessage = Message<"brokkr.v1.AgentMessage"> & {
      */
     value: Answer;
     case: "answer";
+  } | {
+    /**
+     * What the agent does about deliveries of webhooks.
+     *
+     * @generated from field: brokkr.v1.WebhookTurn webhook_turn = 19;
+     */
+    value: WebhookTurn;
+    case: "webhookTurn";
   } | { case: undefined; value?: undefined };
 };
 
@@ -245,6 +253,30 @@ export declare type BrokerMessage = Message<"brokkr.v1.BrokerMessage"> & {
      */
     value: Query;
     case: "query";
+  } | {
+    /**
+     * Deliveries of webhooks wait that this agent may send.
+     *
+     * @generated from field: brokkr.v1.WebhooksDue webhooks_due = 22;
+     */
+    value: WebhooksDue;
+    case: "webhooksDue";
+  } | {
+    /**
+     * A delivery to send now.
+     *
+     * @generated from field: brokkr.v1.WebhookAttempt webhook_attempt = 23;
+     */
+    value: WebhookAttempt;
+    case: "webhookAttempt";
+  } | {
+    /**
+     * Answers a turn, after its attempts.
+     *
+     * @generated from field: brokkr.v1.WebhookTurned webhook_turned = 24;
+     */
+    value: WebhookTurned;
+    case: "webhookTurned";
   } | { case: undefined; value?: undefined };
 };
 
@@ -1935,6 +1967,220 @@ export declare type Answer = Message<"brokkr.v1.Answer"> & {
  * Use `create(AnswerSchema)` to create a new message.
  */
 export declare const AnswerSchema: GenMessage<Answer>;
+
+/**
+ * Deliveries of webhooks wait whose target labels the agent has: it takes a turn when it has room.
+ *
+ * @generated from message brokkr.v1.WebhooksDue
+ */
+export declare type WebhooksDue = Message<"brokkr.v1.WebhooksDue"> & {
+};
+
+/**
+ * Describes the message brokkr.v1.WebhooksDue.
+ * Use `create(WebhooksDueSchema)` to create a new message.
+ */
+export declare const WebhooksDueSchema: GenMessage<WebhooksDue>;
+
+/**
+ * Says which deliveries the agent sends and asks for more, every few seconds while there are any. One at a time: the next follows
+ * the answer. Leases count from the moment at which the turn was sent, so that a late answer prolongs nothing.
+ *
+ * @generated from message brokkr.v1.WebhookTurn
+ */
+export declare type WebhookTurn = Message<"brokkr.v1.WebhookTurn"> & {
+  /**
+   * Number of the turn in the process, from 1.
+   *
+   * @generated from field: uint64 turn = 1;
+   */
+  turn: bigint;
+
+  /**
+   * Deliveries it has room for.
+   *
+   * @generated from field: uint32 room = 2;
+   */
+  room: number;
+
+  /**
+   * Deliveries under way, whose leases it wants to go on.
+   *
+   * @generated from field: repeated string held = 3;
+   */
+  held: string[];
+
+  /**
+   * Attempts that ended; said again until a turn is answered.
+   *
+   * @generated from field: repeated brokkr.v1.WebhookEnd ended = 4;
+   */
+  ended: WebhookEnd[];
+};
+
+/**
+ * Describes the message brokkr.v1.WebhookTurn.
+ * Use `create(WebhookTurnSchema)` to create a new message.
+ */
+export declare const WebhookTurnSchema: GenMessage<WebhookTurn>;
+
+/**
+ * How an attempt ended.
+ *
+ * @generated from message brokkr.v1.WebhookEnd
+ */
+export declare type WebhookEnd = Message<"brokkr.v1.WebhookEnd"> & {
+  /**
+   * Delivery.
+   *
+   * @generated from field: string delivery_id = 1;
+   */
+  deliveryId: string;
+
+  /**
+   * Number of the attempt.
+   *
+   * @generated from field: uint32 attempt = 2;
+   */
+  attempt: number;
+
+  /**
+   * Class of the failure, as in WebhookDelivery.last_error_kind; empty when the endpoint took it.
+   *
+   * @generated from field: string failure = 3;
+   */
+  failure: string;
+
+  /**
+   * What went wrong, in words.
+   *
+   * @generated from field: string message = 4;
+   */
+  message: string;
+
+  /**
+   * HTTP status of the answer; 0 when there was none.
+   *
+   * @generated from field: uint32 status_code = 5;
+   */
+  statusCode: number;
+
+  /**
+   * How long the endpoint asks to wait; 0 when it does not.
+   *
+   * @generated from field: uint32 retry_after_ms = 6;
+   */
+  retryAfterMs: number;
+
+  /**
+   * How long the attempt took.
+   *
+   * @generated from field: uint32 duration_ms = 7;
+   */
+  durationMs: number;
+};
+
+/**
+ * Describes the message brokkr.v1.WebhookEnd.
+ * Use `create(WebhookEndSchema)` to create a new message.
+ */
+export declare const WebhookEndSchema: GenMessage<WebhookEnd>;
+
+/**
+ * A delivery to send, once. Whatever is secret in it is for this attempt alone: it stays in memory and out of logs.
+ *
+ * @generated from message brokkr.v1.WebhookAttempt
+ */
+export declare type WebhookAttempt = Message<"brokkr.v1.WebhookAttempt"> & {
+  /**
+   * Turn it answers.
+   *
+   * @generated from field: uint64 turn = 1;
+   */
+  turn: bigint;
+
+  /**
+   * Delivery.
+   *
+   * @generated from field: string delivery_id = 2;
+   */
+  deliveryId: string;
+
+  /**
+   * Number of the attempt, for its end.
+   *
+   * @generated from field: uint32 attempt = 3;
+   */
+  attempt: number;
+
+  /**
+   * Where to post.
+   *
+   * @generated from field: string url = 4;
+   */
+  url: string;
+
+  /**
+   * Headers, signature and authorization included.
+   *
+   * @generated from field: map<string, string> headers = 5;
+   */
+  headers: { [key: string]: string };
+
+  /**
+   * Body.
+   *
+   * @generated from field: string body = 6;
+   */
+  body: string;
+
+  /**
+   * Bound of the attempt.
+   *
+   * @generated from field: uint32 timeout_ms = 7;
+   */
+  timeoutMs: number;
+};
+
+/**
+ * Describes the message brokkr.v1.WebhookAttempt.
+ * Use `create(WebhookAttemptSchema)` to create a new message.
+ */
+export declare const WebhookAttemptSchema: GenMessage<WebhookAttempt>;
+
+/**
+ * What became of a turn.
+ *
+ * @generated from message brokkr.v1.WebhookTurned
+ */
+export declare type WebhookTurned = Message<"brokkr.v1.WebhookTurned"> & {
+  /**
+   * The turn.
+   *
+   * @generated from field: uint64 turn = 1;
+   */
+  turn: bigint;
+
+  /**
+   * Deliveries that the agent still holds; whatever else it sends it stops.
+   *
+   * @generated from field: repeated string held = 2;
+   */
+  held: string[];
+
+  /**
+   * How long it holds them and the attempts of this turn, from the moment it sent the turn.
+   *
+   * @generated from field: uint32 lease_ms = 3;
+   */
+  leaseMs: number;
+};
+
+/**
+ * Describes the message brokkr.v1.WebhookTurned.
+ * Use `create(WebhookTurnedSchema)` to create a new message.
+ */
+export declare const WebhookTurnedSchema: GenMessage<WebhookTurned>;
 
 /**
  * How a session starts.

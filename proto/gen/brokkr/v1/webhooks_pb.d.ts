@@ -150,6 +150,13 @@ export declare type Webhook = Message<"brokkr.v1.Webhook"> & {
    * @generated from field: optional string secret = 14;
    */
   secret?: string | undefined;
+
+  /**
+   * Agents that have all of these labels send the deliveries; empty: the broker does.
+   *
+   * @generated from field: repeated string target_labels = 15;
+   */
+  targetLabels: string[];
 };
 
 /**
@@ -207,14 +214,14 @@ export declare type WebhookDelivery = Message<"brokkr.v1.WebhookDelivery"> & {
   status: WebhookDeliveryStatus;
 
   /**
-   * Replica that sends it now.
+   * Replica or agent that sends it now.
    *
    * @generated from field: optional string acquired_by = 7;
    */
   acquiredBy?: string | undefined;
 
   /**
-   * End of that replica's lease.
+   * End of its lease.
    *
    * @generated from field: optional google.protobuf.Timestamp acquired_until = 8;
    */
@@ -249,7 +256,8 @@ export declare type WebhookDelivery = Message<"brokkr.v1.WebhookDelivery"> & {
   lastError?: string | undefined;
 
   /**
-   * Its class: dns, refused, timeout, tls, connection, blocked, redirect, 4xx, 5xx, key.
+   * Its class: dns, refused, timeout, tls, connection, blocked, redirect, 4xx, 5xx, key; no_agent while it waits for an agent with
+   * the target labels.
    *
    * @generated from field: optional string last_error_kind = 13;
    */
@@ -474,6 +482,13 @@ export declare type CreateWebhookRequest = Message<"brokkr.v1.CreateWebhookReque
   enabled?: boolean | undefined;
 
   /**
+   * Let agents that have all of these labels send the deliveries; the broker does when empty.
+   *
+   * @generated from field: repeated string target_labels = 9;
+   */
+  targetLabels: string[];
+
+  /**
    * Check and answer, change nothing.
    *
    * @generated from field: bool dry_run = 15;
@@ -575,6 +590,20 @@ export declare type UpdateWebhookRequest = Message<"brokkr.v1.UpdateWebhookReque
    * @generated from field: optional bool enabled = 9;
    */
   enabled?: boolean | undefined;
+
+  /**
+   * New target labels; those it has when empty.
+   *
+   * @generated from field: repeated string target_labels = 10;
+   */
+  targetLabels: string[];
+
+  /**
+   * Takes the target labels away: the broker sends the deliveries.
+   *
+   * @generated from field: bool clear_target_labels = 11;
+   */
+  clearTargetLabels: boolean;
 
   /**
    * Check and answer, change nothing.
@@ -936,7 +965,7 @@ export enum WebhookDeliveryStatus {
   PENDING = 1,
 
   /**
-   * Is being sent by a replica, under a lease.
+   * Is being sent by a replica or an agent, under a lease.
    *
    * @generated from enum value: WEBHOOK_DELIVERY_STATUS_ACQUIRED = 2;
    */
@@ -1038,7 +1067,7 @@ export declare const WebhookService: GenService<{
     output: typeof DeleteWebhookResponseSchema;
   },
   /**
-   * Posts an event of the type webhook.test at once, once, signed like any other. Errors: webhook_not_found,
+   * Posts an event of the type webhook.test at once, once, signed like any other; not for webhooks with target labels. Errors: webhook_not_found,
    * webhook_test_failed, webhook_secrets_unreadable.
    *
    * @generated from rpc brokkr.v1.WebhookService.TestWebhook

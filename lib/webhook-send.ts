@@ -2,21 +2,46 @@ import { lookup } from 'node:dns/promises';
 import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import { isIP, type LookupFunction } from 'node:net';
-import { type Clock, TimeoutError } from '#lib/clock.ts';
-import { errorText } from '#lib/errors.ts';
-import { abortable } from '#lib/signal.ts';
-import type { AddressRule } from './addresses.ts';
-import { type FailureKind, type Outcome, retryAfterMs } from './outcome.ts';
-import type { WebhookSecrets } from './secrets.ts';
-import { signatureHeaders } from './signature.ts';
+import type { AddressRule } from './address-rule.ts';
+import { type Clock, TimeoutError } from './clock.ts';
+import { errorText } from './errors.ts';
+import { abortable } from './signal.ts';
 
-/** One event for one endpoint. */
-export interface WebhookMessage {
-  readonly deliveryId: string;
-  readonly eventId: string;
-  readonly eventType: string;
-  /** Posted and signed as it is. */
-  readonly payload: string;
+/** Why an attempt to deliver failed; a small closed set, also a metric label. */
+export const FAILURE_KINDS = [
+  'dns', // the host name does not resolve
+  'refused', // nobody listens there, or the network says it is unreachable
+  'timeout', // no answer in time
+  'tls', // the handshake fails, or the certificate is not acceptable
+  'connection', // it broke, or the answer is not HTTP
+  'blocked', // the address is not one that webhooks may go to
+  'redirect', // 3xx; redirects are not followed
+  '4xx',
+  '5xx',
+  'key', // URL and secrets cannot be decrypted
+] as const;
+
+/** One of `FAILURE_KINDS`. */
+export type FailureKind = (typeof FAILURE_KINDS)[number];
+
+/** How one attempt ended. */
+export type Outcome =
+  | { readonly kind: 'delivered'; readonly statusCode: number }
+  | {
+      readonly kind: 'failed';
+      readonly failure: FailureKind;
+      /** For people; bounded. */
+      readonly message: string;
+      readonly statusCode?: number;
+      /** What the endpoint asks for, in milliseconds. */
+      readonly retryAfterMs?: number;
+    };
+
+/** One POST, as it goes out. */
+export interface WebhookRequest {
+  readonly url: string;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body: string;
   /** Bound of the whole attempt. */
   readonly timeoutMs: number;
 }
@@ -31,12 +56,14 @@ export interface ResolvedAddress {
 export interface SendDeps {
   readonly clock: Clock;
   readonly mayReach: AddressRule;
+  /** The setting that `mayReach` is made from, for messages. */
+  readonly allowedBy: string;
   /** All addresses of a name; rejects with the codes of `dns.lookup`. */
   readonly resolve: (host: string) => Promise<readonly ResolvedAddress[]>;
 }
 
 /** Makes one attempt. Rejects only when `signal` aborts first: then nobody knows whether it arrived. */
-export type Send = (secrets: WebhookSecrets, message: WebhookMessage, signal: AbortSignal) => Promise<Outcome>;
+export type Send = (request: WebhookRequest, signal: AbortSignal) => Promise<Outcome>;
 
 /** Text of an answer that is read, for the error message. */
 const MAX_ANSWER_BYTES = 512;
@@ -66,19 +93,18 @@ export function timedResolve(
  * Posts events. The name is resolved once, every address has to be one that webhooks may reach, and the connection goes
  * to exactly these addresses: a name that changes between check and connection gains nothing. Redirects are not followed.
  */
-export function createSend({ clock, mayReach, resolve }: SendDeps): Send {
-  return async (secrets, message, signal) => {
-    using deadline = clock.deadline(message.timeoutMs, signal);
+export function createSend({ clock, mayReach, allowedBy, resolve }: SendDeps): Send {
+  return async ({ url: text, headers, body, timeoutMs }, signal) => {
+    using deadline = clock.deadline(timeoutMs, signal);
     try {
-      const url = new URL(secrets.url);
+      const url = new URL(text);
       const addresses = await abortable(addressesOf(url, resolve), deadline.signal);
       const blocked = addresses.find(({ address }) => !mayReach(address));
       if (blocked) {
-        const text = `${url.hostname} is at ${blocked.address}, which webhooks may not reach (broker.webhook_allowed_networks)`;
-        return { kind: 'failed', failure: 'blocked', message: text };
+        const message = `${url.hostname} is at ${blocked.address}, which webhooks may not reach (${allowedBy})`;
+        return { kind: 'failed', failure: 'blocked', message };
       }
-      const headers = headersOf(secrets, message, clock.now());
-      const answer = await post(url, { headers, body: message.payload, addresses }, deadline.signal);
+      const answer = await post(url, { headers, body, addresses }, deadline.signal);
       return await outcomeOf(answer, clock.now());
     } catch (error) {
       signal.throwIfAborted();
@@ -91,24 +117,6 @@ async function addressesOf(url: URL, resolve: SendDeps['resolve']): Promise<read
   const host = url.hostname.replace(/^\[(.*)\]$/, '$1');
   const family = isIP(host);
   return family === 0 ? await resolve(host) : [{ address: host, family }];
-}
-
-function headersOf(
-  { authHeader, signing, previous }: WebhookSecrets,
-  { deliveryId, eventId, eventType, payload }: WebhookMessage,
-  nowMs: number,
-): Record<string, string> {
-  const signers = previous && nowMs < previous.untilMs ? [signing, previous.signing] : [signing];
-  const timestampSeconds = Math.floor(nowMs / 1000);
-  return {
-    'content-type': 'application/json',
-    'content-length': String(Buffer.byteLength(payload)),
-    'user-agent': 'brokkr-broker',
-    'x-brokkr-event-type': eventType,
-    'x-brokkr-delivery-id': deliveryId,
-    ...signatureHeaders(signers, { id: eventId, timestampSeconds, body: payload }),
-    ...(authHeader !== undefined && { authorization: authHeader }),
-  };
 }
 
 interface Post {
@@ -141,6 +149,15 @@ async function outcomeOf(answer: IncomingMessage, nowMs: number): Promise<Outcom
   const what = failure === 'redirect' ? 'redirects are not followed' : said;
   const message = `the endpoint answered ${statusCode}${what === '' ? '' : `: ${what}`}`;
   return { kind: 'failed', failure, message, statusCode, ...(wait !== undefined && { retryAfterMs: wait }) };
+}
+
+/** Milliseconds that a Retry-After header asks for (RFC 9110, 10.2.3: seconds or a date); undefined when it says nothing. */
+export function retryAfterMs(header: string | undefined, nowMs: number): number | undefined {
+  if (header === undefined) return undefined;
+  const text = header.trim();
+  if (/^\d{1,9}$/.test(text)) return Number(text) * 1000;
+  const date = Date.parse(text);
+  return Number.isNaN(date) ? undefined : Math.max(0, date - nowMs);
 }
 
 /** Text of an answer until it is long enough, ends, or the time is over; the status counts in each case. */

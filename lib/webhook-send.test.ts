@@ -5,17 +5,17 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
-import { systemClock } from '#lib/clock.ts';
-import { startWebhookSink } from '../../test/webhook-sink.ts';
-import { createAddressRule } from './addresses.ts';
-import type { Outcome } from './outcome.ts';
-import { createSend, type ResolvedAddress, resolveHost } from './send.ts';
+import { startWebhookSink } from '../test/webhook-sink.ts';
+import { createAddressRule } from './address-rule.ts';
+import { systemClock } from './clock.ts';
+import { createSend, type Outcome, type ResolvedAddress, resolveHost, retryAfterMs } from './webhook-send.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'brokkr-webhook-'));
 afterAll(() => rmSync(dir, { recursive: true }));
 
 const LOOPBACK = ['127.0.0.0/8'];
-const MESSAGE = { deliveryId: 'd', eventId: 'e', eventType: 'stack.created', payload: '{}', timeoutMs: 1000 };
+const REQUEST = { headers: { 'content-length': '2' }, body: '{}', timeoutMs: 1000 };
+const allowedBy = 'some.setting';
 
 async function send(
   url: string,
@@ -24,8 +24,8 @@ async function send(
     resolve = resolveHost,
   }: { allowed?: string[]; resolve?: (host: string) => Promise<readonly ResolvedAddress[]> } = {},
 ): Promise<Outcome> {
-  const sender = createSend({ clock: systemClock, mayReach: createAddressRule(allowed), resolve });
-  return await sender({ url, signing: 'whsec_YWJj' }, MESSAGE, new AbortController().signal);
+  const sender = createSend({ clock: systemClock, mayReach: createAddressRule(allowed), allowedBy, resolve });
+  return await sender({ url, ...REQUEST }, new AbortController().signal);
 }
 
 /** A port that nobody listens on. */
@@ -83,7 +83,7 @@ describe('sending', () => {
     expect(allowedSink.received[0]?.headers.host).toBe(`rebound.example:${allowedSink.port}`);
     expect(await send(url, { resolve })).toMatchObject({
       failure: 'blocked',
-      message: expect.stringContaining('169.254.169.254'),
+      message: expect.stringMatching(/169\.254\.169\.254.*some\.setting/),
     });
     expect(allowedSink.received).toHaveLength(1);
   });
@@ -119,10 +119,18 @@ describe('sending', () => {
   it('rejects when it is told to stop', async () => {
     const silent = await startWebhookSink(() => undefined);
     const stop = new AbortController();
-    const sender = createSend({ clock: systemClock, mayReach: createAddressRule(LOOPBACK), resolve: resolveHost });
-    const sending = sender({ url: silent.url, signing: 'whsec_YWJj' }, MESSAGE, stop.signal);
+    const sender = createSend({ clock: systemClock, mayReach: createAddressRule(LOOPBACK), allowedBy, resolve: resolveHost });
+    const sending = sender({ url: silent.url, ...REQUEST }, stop.signal);
     await expect.poll(() => silent.open()).toBe(1);
     stop.abort(new Error('stopping'));
     await expect(sending).rejects.toThrow('stopping');
+  });
+
+  it('reads Retry-After as seconds or as a date', () => {
+    expect(retryAfterMs(undefined, 0)).toBeUndefined();
+    expect(retryAfterMs(' 7 ', 0)).toBe(7000);
+    expect(retryAfterMs('Thu, 01 Jan 1970 00:01:00 GMT', 10_000)).toBe(50_000);
+    expect(retryAfterMs('Thu, 01 Jan 1970 00:00:05 GMT', 10_000)).toBe(0);
+    expect(retryAfterMs('soon', 0)).toBeUndefined();
   });
 });
