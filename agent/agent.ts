@@ -1,3 +1,4 @@
+import { lookup } from 'node:dns/promises';
 import { join } from 'node:path';
 import type { Clock } from '#lib/clock.ts';
 import { BrokkrError } from '#lib/errors.ts';
@@ -7,6 +8,7 @@ import { createMetrics } from '#lib/metrics.ts';
 import { runTasks, type Task } from '#lib/run.ts';
 import { abortable } from '#lib/signal.ts';
 import { createYamlPool } from '#lib/yaml-pool.ts';
+import { createBrokerWatch } from './broker-watch.ts';
 import { configuredCapabilities } from './capabilities.ts';
 import { identifyCluster, openCluster } from './cluster.ts';
 import type { AgentConfig } from './config.ts';
@@ -17,7 +19,7 @@ import { inCluster } from './kube/in-cluster.ts';
 import type { Kube } from './kube/kube.ts';
 import { elect, LeadershipLostError } from './leader.ts';
 import { type AgentGauges, createAgentMetrics } from './metrics.ts';
-import { engineObserver } from './observe.ts';
+import { engineObserver, linkObserver } from './observe.ts';
 import { createReach } from './reach.ts';
 import { openReconciler, type Reconciler } from './reconcile.ts';
 import { EnvironmentRules } from './rules.ts';
@@ -67,11 +69,12 @@ export function createAgent(config: AgentConfig, deps: AgentDeps): Agent {
   const metrics = createMetrics({ processMetrics: true });
   const view = new AgentView();
   let gauges: AgentGauges | undefined;
-  const agentMetrics = createAgentMetrics(metrics, () => gauges);
+  const agentMetrics = createAgentMetrics(metrics, deps.clock, () => gauges);
   const health = new HealthServer({ metrics, view, log }, { host: config.agent.healthHost, port: config.agent.healthPort });
   const links = createLinks(config, deps, agentMetrics);
   const parts: Parts = { config, deps, view, metrics: agentMetrics, links, expose: (value) => (gauges = value) };
-  return { health, tasks: [health, { name: 'agent', run: (signal) => runAgent(parts, signal) }] };
+  const watch = createBrokerWatch({ ...deps, lookup, readEndpoint: links.readEndpoint, metrics: agentMetrics });
+  return { health, tasks: [health, watch, { name: 'agent', run: (signal) => runAgent(parts, signal) }] };
 }
 
 interface Parts {
@@ -190,6 +193,7 @@ async function work(
   view.running({ supervisor, facts, reports, outbox, rules, engine: reconciler, agentId, namespace });
   parts.expose({
     tier: () => (supervisor.state.kind === 'up' ? supervisor.state.tier : undefined),
+    withoutSessionMs: () => supervisor.withoutSessionMs,
     pendingEvents: () => outbox.pending,
     failingStacks: () => reports.failing,
     stacks: () => held.size,
@@ -206,7 +210,7 @@ async function work(
 async function identifyAgent(
   identity: Identity,
   common: Omit<SessionDeps, 'engine' | 'questions' | 'admit' | 'configured'>,
-  { deps, config, links, view }: Parts,
+  { deps, config, links, view, metrics }: Parts,
   signal: AbortSignal,
 ): Promise<Identity> {
   const readKey = async () => keyDigest((await links.readEndpoint()).pak);
@@ -228,6 +232,7 @@ async function identifyAgent(
       probe: links.probe,
       suspend: (reason) => view.starting(reason),
       resume: () => undefined,
+      observe: linkObserver(metrics),
     },
     { transport: config.agent.transport, probeIntervalMs: config.agent.streamProbeIntervalMs },
   );
@@ -277,13 +282,7 @@ function supervise(
       probe: links.probe,
       suspend: (reason) => reconciler.suspend(reason),
       resume: () => reconciler.resume(),
-      observe: {
-        ended: (tier, end) => {
-          metrics.sessionEnds.inc({ tier, kind: end.kind });
-          if ('heldMs' in end && end.heldMs > 0) metrics.sessionSeconds.observe({ tier }, end.heldMs / 1000);
-        },
-        moved: (to) => metrics.tierChanges.inc({ to }),
-      },
+      observe: linkObserver(metrics),
     },
     { transport: config.agent.transport, probeIntervalMs: config.agent.streamProbeIntervalMs },
   );

@@ -1,4 +1,6 @@
+import type { Clock } from '#lib/clock.ts';
 import type { Metrics } from '#lib/metrics.ts';
+import { declareSegmentMetrics } from '#lib/segment-metrics.ts';
 import type { YamlPool } from '#lib/yaml-pool.ts';
 import type { Kube } from './kube/kube.ts';
 import type { Reconciler } from './reconcile.ts';
@@ -10,6 +12,8 @@ export type AgentMetrics = ReturnType<typeof createAgentMetrics>;
 /** What gauges read when they are scraped. */
 export interface AgentGauges {
   readonly tier: () => Tier | undefined;
+  /** 0 while there is one. */
+  readonly withoutSessionMs: () => number;
   readonly pendingEvents: () => number;
   readonly failingStacks: () => number;
   readonly stacks: () => number;
@@ -21,7 +25,7 @@ export interface AgentGauges {
 }
 
 /** Declares them all. `gauges` is called at every scrape. */
-export function createAgentMetrics(metrics: Metrics, gauges: () => AgentGauges | undefined) {
+export function createAgentMetrics(metrics: Metrics, clock: Pick<Clock, 'now'>, gauges: () => AgentGauges | undefined) {
   const tiers: readonly Tier[] = ['stream', 'poll'];
   metrics.gauge({
     name: 'agent_session_up',
@@ -30,6 +34,11 @@ export function createAgentMetrics(metrics: Metrics, gauges: () => AgentGauges |
     collect: (gauge) => {
       for (const tier of tiers) gauge.set({ tier }, gauges()?.tier() === tier ? 1 : 0);
     },
+  });
+  metrics.gauge({
+    name: 'agent_without_session_seconds',
+    help: 'Time since the last session with the broker ended; 0 while there is one, infinite before the first',
+    collect: (gauge) => gauge.set((gauges()?.withoutSessionMs() ?? Number.POSITIVE_INFINITY) / 1000),
   });
   metrics.gauge({
     name: 'agent_pending_events',
@@ -51,11 +60,13 @@ export function createAgentMetrics(metrics: Metrics, gauges: () => AgentGauges |
     help: 'How long the API server took to say that it is ready',
     collect: (gauge) => gauge.set(gauges()?.kubernetesLatency() ?? 0),
   });
+  declareSegmentMetrics(metrics, 'agent_');
   declareKubernetes(metrics, gauges);
   declareEngine(metrics, gauges);
   return {
     ...engineCounters(metrics),
     ...kubernetesCounters(metrics),
+    ...networkMetrics(metrics, clock),
     sessions: metrics.counter({ name: 'agent_sessions_total', help: 'Sessions opened', labels: ['tier'] }),
     sessionEnds: metrics.counter({
       name: 'agent_session_ends_total',
@@ -192,6 +203,33 @@ function engineCounters(metrics: Metrics) {
       name: 'agent_sync_lag_seconds',
       help: 'From the publication of a generation to its last object applied, by the clocks of broker and agent',
       buckets: [0.1, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 3600],
+    }),
+  };
+}
+
+/** The way to broker and API server. */
+function networkMetrics(metrics: Metrics, clock: Pick<Clock, 'now'>) {
+  const brokerCertificateValidTo: { ms: number | undefined } = { ms: undefined };
+  metrics.gauge({
+    name: 'agent_broker_certificate_expiry_seconds',
+    help: 'Time until the certificate of the broker, as seen from here, ceases to be valid; none without TLS or through a proxy',
+    collect(gauge) {
+      const { ms } = brokerCertificateValidTo;
+      if (ms === undefined) gauge.remove();
+      else gauge.set((ms - clock.now()) / 1000);
+    },
+  });
+  return {
+    /** Milliseconds since 1970, as last seen. */
+    brokerCertificateValidTo,
+    dnsSeconds: metrics.histogram({
+      name: 'agent_dns_lookup_duration_seconds',
+      help: 'How long the name of the broker (or of the proxy before it) takes to resolve, looked up each minute, failures included',
+    }),
+    connectionFailures: metrics.counter({
+      name: 'agent_connection_failures_total',
+      help: 'Connections that failed to be made or broke; to is broker, api_server or dns, kind is nxdomain, dns, refused, unreachable, timeout, reset, tls, certificate, protocol, unknown',
+      labels: ['to', 'kind'],
     }),
   };
 }

@@ -5,6 +5,7 @@ import type { ErrorClass } from './kube/errors.ts';
 import type { KubeDeps } from './kube/kube.ts';
 import type { AgentMetrics } from './metrics.ts';
 import type { Removal } from './prune/run.ts';
+import type { SupervisorDeps } from './session/supervisor.ts';
 
 /** How the apply of an object ended, for counting. */
 export type ApplyVerdict = ApplyResult | 'conflict' | 'rejected' | 'error';
@@ -51,11 +52,24 @@ export function engineObserver(metrics: AgentMetrics): EngineObserver {
   };
 }
 
+/** Counts what becomes of sessions with the broker. */
+export function linkObserver(metrics: AgentMetrics): NonNullable<SupervisorDeps['observe']> {
+  return {
+    ended(tier, end) {
+      metrics.sessionEnds.inc({ tier, kind: end.kind });
+      if ('failure' in end && end.failure) metrics.connectionFailures.inc({ to: 'broker', kind: end.failure });
+      if ('heldMs' in end && end.heldMs > 0) metrics.sessionSeconds.observe({ tier }, end.heldMs / 1000);
+    },
+    moved: (to) => metrics.tierChanges.inc({ to }),
+  };
+}
+
 /** Counts what the client of the API server tells. */
 export function kubeObserver(metrics: AgentMetrics): NonNullable<KubeDeps['observe']> {
   const resources = bounded();
   return {
-    request(operation, code, seconds) {
+    request(operation, code, seconds, failure) {
+      if (failure) metrics.connectionFailures.inc({ to: 'api_server', kind: failure });
       metrics.kubernetesRequests.inc({ operation, code });
       metrics.kubernetesSeconds.observe({ operation }, seconds);
     },

@@ -76,7 +76,7 @@ function agentMetricsPage(): string {
 Generated from \`agent/metrics.ts\`. Prometheus text on the health port under \`/metrics\`. Labels come from small closed sets; of kinds and resources,
 which come from users, the first hundred have their own value and the others are \`other\`. No label names an object or a stack.
 
-${metricsTable((notes) => createAgentMetrics(notes, () => undefined))}`;
+${metricsTable((notes) => createAgentMetrics(notes, systemClock, () => undefined))}`;
 }
 
 /** Gauges are declared here and never read. */

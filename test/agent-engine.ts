@@ -120,7 +120,7 @@ export function openTestBroker(namespace: string, clock: Clock = systemClock): T
       },
     ) {
       const kube = openTestKube(server, observe, clock);
-      const counted = engineObserver(createAgentMetrics(createMetrics({ processMetrics: false }), () => undefined));
+      const counted = engineObserver(createAgentMetrics(createMetrics({ processMetrics: false }), systemClock, () => undefined));
       const deps = {
         observe: counted,
         kube,

@@ -91,7 +91,7 @@ export async function startAgentSide(url: string, ca?: readonly string[]): Promi
       facts: () => clone(AgentFactsSchema, facts),
       kubernetes: () => ({ reachable: true, latencyMs: 3 }),
     },
-    metrics: createAgentMetrics(createMetrics({ processMetrics: false }), () => undefined),
+    metrics: createAgentMetrics(createMetrics({ processMetrics: false }), systemClock, () => undefined),
     clock,
     log,
     random: () => 0.5,

@@ -1,7 +1,7 @@
 import type { Dispatcher } from 'undici';
 import { type Clock, TimeoutError } from '#lib/clock.ts';
 import { BrokkrError } from '#lib/errors.ts';
-import { explainFailure } from '#lib/reach-failure.ts';
+import { explainFailure, type ReachFailure, reachFailure } from '#lib/reach-failure.ts';
 import { Breaker } from './breaker.ts';
 import type { Credentials, TlsMaterial } from './credentials.ts';
 import { isReusedSocketReset, isTrouble, kubeError } from './errors.ts';
@@ -56,8 +56,8 @@ export interface KubeStream {
   readonly body: AsyncIterable<Buffer>;
 }
 
-/** Told about every request: for metrics. `code` is the HTTP status, or `error` when there was no answer. */
-export type RequestObserver = (verb: string, code: string, seconds: number) => void;
+/** Told about every request: for metrics. `code` is the HTTP status, or `error` when there was no answer, with the class of that. */
+export type RequestObserver = (verb: string, code: string, seconds: number, failure?: ReachFailure) => void;
 
 interface Deps {
   readonly clock: Clock;
@@ -299,7 +299,7 @@ export class KubeTransport {
       return response;
     } catch (error) {
       const isWanted = !signal.aborted || this.#closed || signal.reason instanceof TimeoutError;
-      if (isWanted) this.#observe?.(verb, 'error', seconds());
+      if (isWanted) this.#observe?.(verb, 'error', seconds(), reachFailure(error) ?? 'unknown');
       throw error;
     }
   }

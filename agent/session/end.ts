@@ -1,5 +1,5 @@
 import { BrokkrError, errorText } from '#lib/errors.ts';
-import { explainFailure, ReachError } from '#lib/reach-failure.ts';
+import { explainFailure, ReachError, type ReachFailure, reachFailure } from '#lib/reach-failure.ts';
 import { type GoAway, GoAwayReason } from '#proto/brokkr/v1/sync_pb.js';
 import { CertificateError } from '../transport/endpoint.ts';
 import { retryAfterMs } from '../transport/failure.ts';
@@ -16,6 +16,8 @@ export type SessionEnd =
       readonly unanswered: boolean;
       readonly retryAfterMs: number | undefined;
       readonly detail: string;
+      /** What the network did, when it was that. */
+      readonly failure?: ReachFailure | undefined;
     }
   /** Asked to come back within a window. */
   | { readonly kind: 'drained'; readonly heldMs: number; readonly minMs: number; readonly maxMs: number; readonly detail: string }
@@ -24,7 +26,7 @@ export type SessionEnd =
   /** The agent may not act: stop writing and keep everything. */
   | { readonly kind: 'halted'; readonly reason: HaltReason; readonly retryAfterMs: number | undefined; readonly detail: string }
   /** The broker's certificate was not accepted. */
-  | { readonly kind: 'untrusted'; readonly reason: string; readonly detail: string }
+  | { readonly kind: 'untrusted'; readonly reason: string; readonly detail: string; readonly failure: ReachFailure }
   /** Trying again soon cannot help. */
   | { readonly kind: 'refused'; readonly retryAfterMs: number | undefined; readonly detail: string };
 
@@ -43,8 +45,11 @@ export interface Lifetime {
 export function endOfError(error: unknown, lifetime: Lifetime): SessionEnd {
   const wait = { retryAfterMs: retryAfterMs(error) };
   const detail = explanation(error, lifetime);
-  if (error instanceof CertificateError) return { kind: 'untrusted', reason: error.reason, detail };
-  const lost: SessionEnd = { kind: 'lost', ...lifetime, ...wait, detail };
+  if (error instanceof CertificateError) {
+    return { kind: 'untrusted', reason: error.reason, detail, failure: reachFailure(error) ?? 'certificate' };
+  }
+  const failure = lifetime.unanswered ? 'timeout' : reachFailure(error);
+  const lost: SessionEnd = { kind: 'lost', ...lifetime, ...wait, detail, failure };
   if (!(error instanceof BrokkrError)) return lost;
   switch (error.code) {
     case 'superseded':

@@ -219,7 +219,9 @@ describe('Supervisor', () => {
   });
 
   it('does not poll when it does not trust the certificate', async () => {
-    const { clock, tiers } = supervise(() => ({ end: { kind: 'untrusted', reason: 'CERT_HAS_EXPIRED', detail: 'expired' } }));
+    const { clock, tiers } = supervise(() => ({
+      end: { kind: 'untrusted', failure: 'certificate', reason: 'CERT_HAS_EXPIRED', detail: 'expired' },
+    }));
     await clock.advance(60_000);
     expect(new Set(tiers())).toEqual(new Set(['stream']));
   });

@@ -54,6 +54,8 @@ describe('the metrics of an agent', () => {
     expect(values.get('kubernetes_operations_total{operation="delete",code="200"}')).toBe(1);
     expect(values.get('kubernetes_concurrency_limit')).toBeGreaterThanOrEqual(4);
     expect(values.get('kubernetes_circuit_open')).toBe(0);
+    expect(values.get('without_session_seconds')).toBe(0);
+    expect(values.get('tcp_segments_total{sent="first"}')).toBeGreaterThan(0);
     expect(values.get('inventory_bytes')).toBeGreaterThan(50);
     expect(Math.abs(values.get('clock_offset_seconds') ?? Number.NaN)).toBeLessThan(2);
     expect(values.get('watch_silence_seconds{resource="configmaps"}')).toBeLessThan(90);
@@ -61,6 +63,21 @@ describe('the metrics of an agent', () => {
     expect(values.get('process_resident_memory_bytes')).toBeGreaterThan(10_000_000);
     expect(values.has('nodejs_eventloop_lag_seconds')).toBe(true);
     expect(JSON.stringify([...values.keys()])).not.toMatch(/counted|refused"|wrong/); // no label names a stack or an object
+  });
+
+  it('tell that the broker cannot be reached, and why', async () => {
+    const agent = await rig.register();
+    const started = await rig.start(agent, { brokerUrl: 'http://127.0.0.1:1' });
+    const { address } = await started.line(({ msg }) => msg === 'health port is open');
+    const url = `http://${String(address).replace('0.0.0.0', '127.0.0.1')}`;
+    const values = await until(
+      () => scrape(url, PREFIX),
+      (found) => (found.get('connection_failures_total{to="broker",kind="refused"}') ?? 0) > 0,
+    );
+    expect(values.get('session_up{tier="stream"}')).toBe(0);
+    const page = await metricsText(url);
+    expect(page).toContain('brokkr_agent_without_session_seconds +Inf');
+    expect(page).not.toMatch(/^brokkr_agent_broker_certificate_expiry_seconds/m);
   });
 
   it('are all on the reference page', async () => {
