@@ -26,11 +26,11 @@ export interface TcpProxy extends AsyncDisposable {
   counts(): TcpCounts;
 }
 
-/** Starts a TCP proxy on a loopback port in front of `target`. A connection it cannot make is reset. */
+/** Starts a TCP proxy on a loopback port in front of `target`, a port or a socket file. A connection it cannot make is reset. */
 export async function startTcpProxy({
   target,
 }: {
-  readonly target: { readonly host: string; readonly port: number };
+  readonly target: { readonly host: string; readonly port: number } | { readonly path: string };
 }): Promise<TcpProxy> {
   const sockets = new Set<Socket>();
   const totals = { accepted: 0, bytesUp: 0, bytesDown: 0 };
@@ -47,10 +47,10 @@ export async function startTcpProxy({
       }
     });
     from.on('end', () => to.end());
-    from.on('error', () => to.resetAndDestroy());
+    from.on('error', () => reset(to));
     from.on('close', () => {
       sockets.delete(from);
-      if (from.errored !== null) to.resetAndDestroy();
+      if (from.errored !== null) reset(to);
     });
     sockets.add(from);
     if (stalled) from.pause();
@@ -66,7 +66,7 @@ export async function startTcpProxy({
     await once(server, 'listening');
   };
   const dropConnections = () => {
-    for (const socket of sockets) socket.resetAndDestroy();
+    for (const socket of sockets) reset(socket);
   };
   await listen(await freePort());
   const { port } = server.address() as AddressInfo;
@@ -96,4 +96,10 @@ export async function startTcpProxy({
       await once(server, 'close');
     },
   };
+}
+
+/** A socket file knows no reset. */
+function reset(socket: Socket): void {
+  if (socket.remoteFamily === undefined) socket.destroy();
+  else socket.resetAndDestroy();
 }

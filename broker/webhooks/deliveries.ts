@@ -2,7 +2,7 @@ import type { Clock } from '#lib/clock.ts';
 import { errorText } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Task } from '#lib/run.ts';
-import { Wakeup } from '#lib/signal.ts';
+import { abortable, Wakeup } from '#lib/signal.ts';
 import type { FailureKind, Outcome, Send } from '#lib/webhook-send.ts';
 import type { Database } from '../database.ts';
 import { type ClaimedDelivery, claimDeliveries, releaseDelivery, renewLeases } from './delivery-store.ts';
@@ -135,6 +135,8 @@ export class Deliveries implements Task {
     if (limit === 0) return { claimed: 0, dueMs: Number.POSITIVE_INFINITY }; // the next one that ends wakes us
     const heldFromMs = clock.monotonic();
     const { deliveries, dueMs } = await claimDeliveries(db, { kind: 'replica', id }, { limit, leaseMs });
+    if (this.#isLate(heldFromMs))
+      throw new Error('the database took too long: what was claimed is due again when the lease is over');
     for (const delivery of deliveries) {
       const stop = new AbortController();
       const ended = this.#deliver(delivery, stop.signal).finally(() => {
@@ -172,25 +174,40 @@ export class Deliveries implements Task {
     return await send(requestOf(opened, messageOf(delivery), clock.now()), signal);
   }
 
-  /** Renews leases until everything under way has ended. What is lost, or may be, is cut off: another replica may send it. */
+  /**
+   * Renews leases until everything under way has ended. What is lost, or may be, is cut off: another replica may send it. At the
+   * latest 23/24 of a lease after it began: a look comes every third, lasts an eighth at most, and takes nothing past the half.
+   */
   async #keepLeases(drained: AbortSignal): Promise<void> {
-    const { db, clock, log, replicaId } = this.#deps;
-    const { leaseMs } = this.#options;
+    const { clock } = this.#deps;
     while (!drained.aborted) {
-      await clock.sleep(leaseMs / 3, drained).catch(() => undefined);
+      await clock.sleep(this.#options.leaseMs / 3, drained).catch(() => undefined);
       const flights = [...this.#flights];
       if (flights.length === 0) continue;
       const renewedMs = clock.monotonic();
-      const ids = flights.map(([id]) => id);
-      const held = await renewLeases(db, replicaId, ids, leaseMs).catch((error: unknown) => {
-        log.warn({ error: errorText(error) }, 'leases of webhook deliveries not renewed');
-        return undefined;
-      });
+      const held = await this.#renew(flights.map(([id]) => id));
       for (const [id, flight] of flights) {
         if (held?.includes(id)) flight.heldFromMs = renewedMs;
-        else if (held || clock.monotonic() - flight.heldFromMs > leaseMs / 2) flight.stop.abort(new Error('the lease was lost'));
+        else if (held || this.#isLate(flight.heldFromMs)) flight.stop.abort(new Error('the lease was lost'));
       }
     }
+  }
+
+  /** Those that are still held; undefined when the database does not say in time. */
+  async #renew(ids: readonly string[]): Promise<readonly string[] | undefined> {
+    const { db, clock, log, replicaId } = this.#deps;
+    const { leaseMs } = this.#options;
+    try {
+      using deadline = clock.deadline(leaseMs / 8, new AbortController().signal);
+      return await abortable(renewLeases(db, replicaId, ids, leaseMs), deadline.signal);
+    } catch (error) {
+      log.warn({ error: errorText(error) }, 'leases of webhook deliveries not renewed');
+      return undefined;
+    }
+  }
+
+  #isLate(heldFromMs: number): boolean {
+    return this.#deps.clock.monotonic() - heldFromMs > this.#options.leaseMs / 2;
   }
 
   #cutOff(): void {

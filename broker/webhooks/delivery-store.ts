@@ -138,7 +138,7 @@ export async function claimDeliveries(
   });
 }
 
-/** A replica takes what has no target labels, an agent what wants none that it lacks. */
+/** A replica takes what has no target labels, an agent what wants none that it lacks. Leases count from the clock: now() is before the lock. */
 const CLAIM = `with busy as (
     select subscription_id, count(*) as sending from webhook_delivery
     where status = 'acquired' and due_at > now() group by subscription_id
@@ -154,7 +154,7 @@ const CLAIM = `with busy as (
       and case when $5 then s.target_labels <> '{}' and webhook_may_send($1, s.target_labels) else s.target_labels = '{}' end
     order by d.due_at, d.id limit $2
   )
-  update webhook_delivery d set status = 'acquired', acquired_by = $1, due_at = now() + make_interval(secs => $4),
+  update webhook_delivery d set status = 'acquired', acquired_by = $1, due_at = clock_timestamp() + make_interval(secs => $4),
     attempts = d.attempts + 1, last_attempt_at = now()
   from due where d.id = due.id
   returning d.id, d.event_id, d.event_type, d.payload, d.attempts,

@@ -5,29 +5,33 @@ import { systemClock } from '#lib/clock.ts';
 import { createLog } from '#lib/log.ts';
 import { runTasks } from '#lib/run.ts';
 import { createSend, resolveHost } from '#lib/webhook-send.ts';
-import { testDatabase } from '../../test/postgres.ts';
+import { startTcpProxy } from '../../test/fault-proxy.ts';
+import { openTestDatabase, type TestDatabase, testDatabase } from '../../test/postgres.ts';
 import { type SinkAnswer, startWebhookSink, type WebhookSink } from '../../test/webhook-sink.ts';
 import type { Database } from '../database.ts';
+import { endpointText, parseConnectionUri } from '../postgres/uri.ts';
 import { Deliveries } from './deliveries.ts';
 import { createSecretBox, newSigningSecret } from './secrets.ts';
 import { insertSubscription } from './store.ts';
 
+let database: TestDatabase;
 let db: Database;
 const secrets = createSecretBox([]);
 const LEASE_MS = 900;
 
 beforeAll(async () => {
-  db = await (await testDatabase()).open();
+  database = await testDatabase();
+  db = await database.open();
 });
 
 /** A replica with short leases; `stop` ends it. */
-function startReplica({ intervalMs = 100 } = {}) {
+function startReplica({ intervalMs = 100, own = db } = {}) {
   const log = createLog('test', { level: 'fatal' });
   const mayReach = createAddressRule(['127.0.0.0/8']);
   const send = createSend({ clock: systemClock, mayReach, allowedBy: '', resolve: resolveHost });
   const replicaId = randomUUID();
   const deps = {
-    db,
+    db: own,
     clock: systemClock,
     log,
     random: Math.random,
@@ -121,6 +125,38 @@ describe('a replica', () => {
     expect(await rowOf(id)).toEqual({ status: 'acquired', attempts: 1, acquired_by: other });
     await replica.stop();
     expect((await rowOf(id))?.acquired_by).toBe(other);
+  });
+
+  it('stops before its lease is over when the database is silent, and only then another one sends', async () => {
+    const events: string[] = [];
+    const { sink, id } = await queueOne((response, _request, index) => {
+      events.push(`begin ${index}`);
+      response.once('close', () => events.push(`end ${index}`));
+      if (index > 0) response.writeHead(200).end();
+    });
+    const path = endpointText(parseConnectionUri(database.url, {}));
+    await using proxy = await startTcpProxy({ target: { path } });
+    const url = `postgresql://brokkr@${proxy.host}:${proxy.port}/${database.name}?sslmode=disable`;
+    const cutOff = startReplica({ own: await openTestDatabase(url) });
+    await expect.poll(() => sink.open()).toBe(1);
+    proxy.stall();
+    const heir = startReplica();
+    await expect.poll(async () => (await rowOf(id))?.status, { timeout: 10_000 }).toBe('success');
+    expect(events.slice(0, 3)).toEqual(['begin 0', 'end 0', 'begin 1']);
+    await proxy.heal();
+    for (const replica of [cutOff, heir]) await replica.stop();
+  }, 30_000);
+
+  it('stops what is deleted on its way', async () => {
+    const { sink, id } = await queueOne(() => undefined);
+    const replica = startReplica();
+    await expect.poll(() => sink.open()).toBe(1);
+    await db.query('delete from webhook_subscription where id = (select subscription_id from webhook_delivery where id = $1)', [
+      id,
+    ]);
+    await expect.poll(() => sink.open(), { timeout: 5000 }).toBe(0);
+    expect(await rowOf(id)).toBeUndefined();
+    await replica.stop();
   });
 
   it('gives back what it cannot finish when it stops', async () => {
