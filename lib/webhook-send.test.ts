@@ -5,10 +5,11 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
+import { openBlackhole } from '../test/blackhole.ts';
 import { startWebhookSink } from '../test/webhook-sink.ts';
 import { createAddressRule } from './address-rule.ts';
 import { systemClock } from './clock.ts';
-import { createSend, type Outcome, type ResolvedAddress, resolveHost, retryAfterMs } from './webhook-send.ts';
+import { createSend, FAILURE_KINDS, type Outcome, type ResolvedAddress, resolveHost, retryAfterMs } from './webhook-send.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'brokkr-webhook-'));
 afterAll(() => rmSync(dir, { recursive: true }));
@@ -39,18 +40,42 @@ async function freePort(): Promise<number> {
 }
 
 describe('sending', () => {
-  it.each(['dns', 'refused', 'timeout', 'tls', 'blocked', 'connection'])('names %s as the reason', async (kind) => {
+  it.each([...FAILURE_KINDS].filter((kind) => kind !== 'key'))('names %s as the reason', async (kind) => {
+    await using firewalled = await openBlackhole();
     const silent = await startWebhookSink(() => undefined);
     const broken = await startWebhookSink((response) => void response.destroy());
+    const moved = await startWebhookSink((response) => void response.writeHead(302, { location: '/' }).end());
+    const missing = await startWebhookSink((response) => void response.writeHead(404).end());
+    const ill = await startWebhookSink((response) => void response.writeHead(500).end());
     const urls: Readonly<Record<string, string>> = {
       dns: 'http://nowhere.invalid/',
       refused: `http://127.0.0.1:${await freePort()}/`,
+      unreachable: `http://127.0.0.1:${firewalled.port}/`,
       timeout: silent.url,
       tls: silent.url.replace('http:', 'https:'),
       blocked: 'http://169.254.169.254/latest/meta-data',
       connection: broken.url,
+      redirect: moved.url,
+      '4xx': missing.url,
+      '5xx': ill.url,
     };
-    expect(await send(urls[kind] ?? '')).toMatchObject({ kind: 'failed', failure: kind });
+    expect(await send(urls[kind] ?? '')).toMatchObject({ kind: 'failed', failure: kind, message: expect.stringMatching(/\w/) });
+  });
+
+  it('tells an endpoint that is slow over TLS from one that cannot be reached, and a resolver that is slow', async () => {
+    await using firewalled = await openBlackhole();
+    const stalled = createServer().listen(0, '127.0.0.1'); // takes connections and never shakes hands
+    await once(stalled, 'listening');
+    const { port } = stalled.address() as { port: number };
+    const texts = [];
+    for (const at of [port, firewalled.port]) texts.push(await send(`https://127.0.0.1:${at}/`));
+    texts.push(await send('https://slow.example/', { resolve: () => new Promise(() => undefined) }));
+    stalled.close();
+    expect(texts).toEqual([
+      { kind: 'failed', failure: 'timeout', message: 'no answer of the endpoint within 1000 ms' },
+      { kind: 'failed', failure: 'unreachable', message: 'no connection to the endpoint within 1000 ms' },
+      { kind: 'failed', failure: 'dns', message: 'no address of the host within 1000 ms' },
+    ]);
   });
 
   it('refuses a name that resolves to loopback, and literal addresses however they are spelled', async () => {

@@ -10,8 +10,9 @@ import { abortable } from './signal.ts';
 /** Why an attempt to deliver failed; a small closed set, also a metric label. */
 export const FAILURE_KINDS = [
   'dns', // the host name does not resolve
-  'refused', // nobody listens there, or the network says it is unreachable
-  'timeout', // no answer in time
+  'refused', // nobody listens there
+  'unreachable', // no connection in time, as when a network policy drops it, or the network says that there is no way
+  'timeout', // connected, and no answer in time
   'tls', // the handshake fails, or the certificate is not acceptable
   'connection', // it broke, or the answer is not HTTP
   'blocked', // the address is not one that webhooks may go to
@@ -65,6 +66,14 @@ export interface SendDeps {
 /** Makes one attempt. Rejects only when `signal` aborts first: then nobody knows whether it arrived. */
 export type Send = (request: WebhookRequest, signal: AbortSignal) => Promise<Outcome>;
 
+/** What an attempt waits for, by the failure it is when the time is over. */
+const MISSING = {
+  dns: 'no address of the host',
+  unreachable: 'no connection to the endpoint',
+  timeout: 'no answer of the endpoint',
+} as const;
+type Stage = keyof typeof MISSING;
+
 /** Text of an answer that is read, for the error message. */
 const MAX_ANSWER_BYTES = 512;
 
@@ -96,6 +105,7 @@ export function timedResolve(
 export function createSend({ clock, mayReach, allowedBy, resolve }: SendDeps): Send {
   return async ({ url: text, headers, body, timeoutMs }, signal) => {
     using deadline = clock.deadline(timeoutMs, signal);
+    let stage: Stage = 'dns';
     try {
       const url = new URL(text);
       const addresses = await abortable(addressesOf(url, resolve), deadline.signal);
@@ -104,10 +114,16 @@ export function createSend({ clock, mayReach, allowedBy, resolve }: SendDeps): S
         const message = `${url.hostname} is at ${blocked.address}, which webhooks may not reach (${allowedBy})`;
         return { kind: 'failed', failure: 'blocked', message };
       }
-      const answer = await post(url, { headers, body, addresses }, deadline.signal);
+      stage = 'unreachable';
+      const connected = () => {
+        stage = 'timeout';
+      };
+      const answer = await post(url, { headers, body, addresses, connected }, deadline.signal);
       return await outcomeOf(answer, clock.now());
     } catch (error) {
       signal.throwIfAborted();
+      if (error instanceof TimeoutError)
+        return { kind: 'failed', failure: stage, message: `${MISSING[stage]} within ${timeoutMs} ms` };
       return { kind: 'failed', failure: failureOf(error), message: errorText(error).slice(0, MAX_ANSWER_BYTES) };
     }
   };
@@ -123,10 +139,11 @@ interface Post {
   readonly headers: Readonly<Record<string, string>>;
   readonly body: string;
   readonly addresses: readonly ResolvedAddress[];
+  readonly connected: () => void;
 }
 
 /** Resolves with the head of the answer. A connection of its own for each: none is kept to an address that was fine once. */
-function post(url: URL, { headers, body, addresses }: Post, signal: AbortSignal): Promise<IncomingMessage> {
+function post(url: URL, { headers, body, addresses, connected }: Post, signal: AbortSignal): Promise<IncomingMessage> {
   const [first] = addresses;
   const toResolved: LookupFunction = (_host, options, callback) => {
     if (options.all) callback(null, [...addresses]);
@@ -135,6 +152,7 @@ function post(url: URL, { headers, body, addresses }: Post, signal: AbortSignal)
   return new Promise((resolve, reject) => {
     const request = url.protocol === 'https:' ? httpsRequest : httpRequest;
     const outgoing = request(url, { method: 'POST', headers, agent: false, lookup: toResolved, signal }, resolve);
+    outgoing.on('socket', (socket) => socket.once('connect', connected));
     outgoing.on('error', (error) => reject(signal.aborted ? signal.reason : error));
     outgoing.end(body);
   });
@@ -182,17 +200,18 @@ const BY_CODE: Readonly<Record<string, FailureKind>> = {
   EAI_FAIL: 'dns',
   ENODATA: 'dns',
   ECONNREFUSED: 'refused',
-  EHOSTUNREACH: 'refused',
-  ENETUNREACH: 'refused',
-  EADDRNOTAVAIL: 'refused',
-  ETIMEDOUT: 'timeout',
+  EHOSTUNREACH: 'unreachable',
+  ENETUNREACH: 'unreachable',
+  EADDRNOTAVAIL: 'unreachable',
+  EACCES: 'unreachable',
+  EPERM: 'unreachable',
+  ETIMEDOUT: 'unreachable',
   EPROTO: 'tls',
 };
 const TLS =
   /^(ERR_SSL_|ERR_TLS_|ERR_OSSL_|CERT_|UNABLE_TO_|DEPTH_ZERO_|SELF_SIGNED_|HOSTNAME_MISMATCH|INVALID_CA|INVALID_PURPOSE|PATH_LENGTH_EXCEEDED)/;
 
 function failureOf(error: unknown): FailureKind {
-  if (error instanceof TimeoutError) return 'timeout';
   const code = error instanceof Error && 'code' in error ? String(error.code) : '';
   return BY_CODE[code] ?? (TLS.test(code) ? 'tls' : 'connection');
 }

@@ -50,6 +50,22 @@ describe('a delivery', () => {
       expect(request.headers['webhook-signature']).toBe(opensslSignature(webhook.secret, request));
   }, 40_000);
 
+  it('is given up after as many attempts as the webhook allows; until then the next one is announced', async () => {
+    const sink = await startWebhookSink((response) => void response.writeHead(500).end('no'));
+    const { happen, ...fields } = await onlyStack();
+    const webhook = await subscribe(sink.url, { ...fields, max_retries: 3 });
+    await happen();
+    const waiting = await settled(webhook, 'failed');
+    expect(waiting).toMatchObject({ last_error_kind: '5xx', last_error: 'the endpoint answered 500: no', completed_at: null });
+    expect(waiting.next_retry_at).toMatch(/Z$/);
+    const dead = await settled(webhook, 'dead');
+    expect(dead).toMatchObject({ id: waiting.id, attempts: 3, last_error_kind: '5xx', next_retry_at: null });
+    expect(dead.completed_at).toMatch(/Z$/);
+    const gaps = sink.received.slice(1).map(({ atMs }, index) => atMs - (sink.received[index]?.atMs ?? 0));
+    expect(gaps).toHaveLength(2);
+    for (const [index, least] of [1600, 3200].entries()) expect(gaps[index]).toBeGreaterThan(least * 0.98);
+  }, 30_000);
+
   it('waits as long as Retry-After says', async () => {
     const sink = await startWebhookSink((response, _request, index) => {
       void response.writeHead(index === 0 ? 429 : 200, index === 0 ? { 'retry-after': '4' } : {}).end();

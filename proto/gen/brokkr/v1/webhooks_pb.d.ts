@@ -256,8 +256,8 @@ export declare type WebhookDelivery = Message<"brokkr.v1.WebhookDelivery"> & {
   lastError?: string | undefined;
 
   /**
-   * Its class: dns, refused, timeout, tls, connection, blocked, redirect, 4xx, 5xx, key; no_agent while it waits for an agent with
-   * the target labels.
+   * Its class: dns, refused, unreachable, timeout, tls, connection, blocked, redirect, 4xx, 5xx, key; no_agent while it waits for an
+   * agent with the target labels.
    *
    * @generated from field: optional string last_error_kind = 13;
    */
