@@ -90,6 +90,8 @@ admin     | GET /webhooks                                   |                   
 admin     | GET /webhooks/{webhook}                         |                                                | 200 | Webhook {"name":"chat"} |
 admin     | PUT /webhooks/{webhook}                         | {"filters":{"stack_id":"{stack}"},"enabled":false} | 200 | Webhook {"enabled":false,"filters":{"agent_id":null,"stack_id":"{stack}","labels":[]}} |
 admin     | PUT /webhooks/{webhook}                         | {"filters":{},"enabled":true}                  | 200 | Webhook {"enabled":true,"filters":null} |
+admin     | PUT /webhooks/{webhook}                         | {"target_labels":["site"]}                      | 200 | Webhook {"target_labels":["site"]} |
+admin     | PUT /webhooks/{webhook}                         | {"clear_target_labels":true}                   | 200 | Webhook {"target_labels":[]} |
 admin     | GET /webhooks/event-types                       |                                                | 200 | [str] |
 admin     | DELETE /agents/{agent}                          |                                                | 204 | - |
 admin     | GET /webhooks/{webhook}/deliveries              |                                                | 200 | [WebhookDelivery] {"event_type":"agent.deregistered"} |

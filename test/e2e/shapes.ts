@@ -43,7 +43,7 @@ const SHAPES = {
     'agent_id uuid, agent_name str, stack_id uuid, stack_name str, assigned bool, matched list, nearly list, withheld str, consent str, generation int, held_generation? int, held_until? time, release str, connected bool, paused bool',
   Error: 'code str, message str, details any',
   Webhook:
-    'created_at time, created_by? str, enabled bool, event_types list, filters? any, has_auth_header bool, has_url bool, id uuid, max_retries int, name str, timeout_seconds int, updated_at time + disabled_reason? str, secret? str',
+    'created_at time, created_by? str, enabled bool, event_types list, filters? any, has_auth_header bool, has_url bool, id uuid, max_retries int, name str, target_labels list, timeout_seconds int, updated_at time + disabled_reason? str, secret? str',
   WebhookDelivery: `acquired_by? uuid, acquired_until? time, attempts int, completed_at? time, created_at time, event_id uuid, event_type str, id uuid, last_attempt_at? time, last_error? str, next_retry_at? time, payload str, status str, subscription_id uuid
     + last_error_kind? str, status_code? int`,
   ApplyResponse: 'stack any, deployment_object? any, result str, changes list, targeted_agents int, warnings list',
