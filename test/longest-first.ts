@@ -15,6 +15,7 @@ const LONGEST = [
   'test/apply/order.test.ts',
   'test/e2e/main-job.test.ts',
   'agent/reconcile-rollback.test.ts',
+  'test/e2e/agent-webhooks.test.ts',
   'broker/webhooks/deliveries.test.ts',
   'broker/webhooks/agent-deliveries.test.ts',
   'test/e2e/commands.test.ts',
