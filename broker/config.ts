@@ -101,7 +101,7 @@ export const BROKER_SETTINGS = defineConfig(
       min: 1,
       max: 3650,
       unit: 'd',
-      meaning: 'how long webhook deliveries are kept that were taken or given up',
+      meaning: 'how long webhook deliveries are kept that were taken or given up, or that nobody may send',
     },
     'broker.webhook_allowed_networks': {
       type: 'list',

@@ -113,6 +113,26 @@ describe('sending', () => {
     expect(allowedSink.received).toHaveLength(1);
   });
 
+  it('looks a name up once for attempts that need it at the same time, and anew for the next one', async () => {
+    const sink = await startWebhookSink();
+    const lookups: PromiseWithResolvers<readonly ResolvedAddress[]>[] = [];
+    const resolve = (host: string) => {
+      if (host !== 'slow.example') return resolveHost(host);
+      const lookup = Promise.withResolvers<readonly ResolvedAddress[]>();
+      lookups.push(lookup);
+      return lookup.promise;
+    };
+    const sender = createSend({ clock: systemClock, mayReach: createAddressRule(LOOPBACK), allowedBy, resolve });
+    const attempt = () =>
+      sender({ url: `http://slow.example:${sink.port}/`, ...REQUEST, timeoutMs: 10_000 }, new AbortController().signal);
+    for (let round = 1; round <= 2; round++) {
+      const attempts = [attempt(), attempt(), attempt(), attempt()];
+      expect(lookups).toHaveLength(round);
+      lookups.at(-1)?.resolve([{ address: '127.0.0.1', family: 4 }]);
+      for (const outcome of await Promise.all(attempts)) expect(outcome).toMatchObject({ kind: 'delivered' });
+    }
+  });
+
   it('follows no redirect, to the metadata service or elsewhere', async () => {
     const other = await startWebhookSink();
     for (const location of ['http://169.254.169.254/latest/meta-data', other.url]) {

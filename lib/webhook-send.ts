@@ -101,14 +101,17 @@ export function timedResolve(
 /**
  * Posts events. The name is resolved once, every address has to be one that webhooks may reach, and the connection goes
  * to exactly these addresses: a name that changes between check and connection gains nothing. Redirects are not followed.
+ * Attempts that need the same name at the same time share the lookup: the system's resolver has four threads in all, and one
+ * endpoint whose name is slow must not take them from the others.
  */
 export function createSend({ clock, mayReach, allowedBy, resolve }: SendDeps): Send {
+  const resolveOnce = sharing(resolve);
   return async ({ url: text, headers, body, timeoutMs }, signal) => {
     using deadline = clock.deadline(timeoutMs, signal);
     let stage: Stage = 'dns';
     try {
       const url = new URL(text);
-      const addresses = await abortable(addressesOf(url, resolve), deadline.signal);
+      const addresses = await abortable(addressesOf(url, resolveOnce), deadline.signal);
       const blocked = addresses.find(({ address }) => !mayReach(address));
       if (blocked) {
         const message = `${url.hostname} is at ${blocked.address}, which webhooks may not reach (${allowedBy})`;
@@ -126,6 +129,17 @@ export function createSend({ clock, mayReach, allowedBy, resolve }: SendDeps): S
         return { kind: 'failed', failure: stage, message: `${MISSING[stage]} within ${timeoutMs} ms` };
       return { kind: 'failed', failure: failureOf(error), message: errorText(error).slice(0, MAX_ANSWER_BYTES) };
     }
+  };
+}
+
+function sharing(resolve: SendDeps['resolve']): SendDeps['resolve'] {
+  const running = new Map<string, ReturnType<typeof resolve>>();
+  return (host) => {
+    const known = running.get(host);
+    if (known) return known;
+    const lookup = resolve(host).finally(() => running.delete(host));
+    running.set(host, lookup);
+    return lookup;
   };
 }
 

@@ -112,6 +112,8 @@ describe('the signing secret', () => {
     expect(during.headers['webhook-signature']).toBe(`${opensslSignature(fresh, during)} ${opensslSignature(old, during)}`);
     expect(after.headers['webhook-signature']).toBe(opensslSignature(last, after));
     expect(new Set([old, fresh, last]).size).toBe(3);
+    const outdated = await broker.api('POST', `/api/v1/webhooks/${id}/rotate-secret`, {}, { 'if-match': '"1"' });
+    expect(outdated).toMatchObject({ status: 412, body: { code: 'precondition_failed' } });
   });
 });
 

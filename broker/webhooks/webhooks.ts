@@ -114,6 +114,7 @@ export async function rotateSecret(
   { secrets, clock }: WebhookDeps,
 ): Promise<{ readonly row: SubscriptionRow; readonly secret: string }> {
   const row = await lockSubscription(command.tx, id);
+  assertVersion(command, row);
   const { previous: _, signing, ...kept } = secrets.open(row);
   const fresh = newSigningSecret();
   const old = graceSeconds > 0 && { previous: { signing, untilMs: clock.now() + graceSeconds * 1000 } };

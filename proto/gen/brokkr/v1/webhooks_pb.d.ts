@@ -1079,7 +1079,7 @@ export declare const WebhookService: GenService<{
   },
   /**
    * Replaces the signing secret; the answer shows the new one, and only this answer does. Errors: webhook_not_found,
-   * webhook_secrets_unreadable.
+   * precondition_failed, webhook_secrets_unreadable.
    *
    * @generated from rpc brokkr.v1.WebhookService.RotateWebhookSecret
    */
