@@ -7,6 +7,7 @@ import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promis
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { BASELINE, writeBaseline } from './breaking.ts';
+import { generateMonitoring } from './generate-monitoring.ts';
 import { generateNetwork } from './generate-network.ts';
 import { generateOptions } from './generate-options.ts';
 import { generateReference } from './generate-reference.ts';
@@ -17,10 +18,17 @@ import { ROOT, run } from './process.ts';
 type Generator = () => Promise<ReadonlyMap<string, string>>;
 
 /** Folders in which every file is generated; what no generator writes there is removed. */
-const OWNED_FOLDERS = ['proto/gen'] as const;
+const OWNED_FOLDERS = ['proto/gen', 'deploy/charts/brokkr-broker/dashboards', 'deploy/charts/brokkr-agent/dashboards'] as const;
 
 /** Add a `hack/generate-NAME.ts` that exports a `Generator` here. */
-const GENERATORS: readonly Generator[] = [generateProto, generateReference, generateOptions, generateValues, generateNetwork];
+const GENERATORS: readonly Generator[] = [
+  generateProto,
+  generateReference,
+  generateOptions,
+  generateValues,
+  generateNetwork,
+  generateMonitoring,
+];
 
 async function generateProto(): Promise<ReadonlyMap<string, string>> {
   const out = await mkdtemp(join(tmpdir(), 'brokkr-generate-'));

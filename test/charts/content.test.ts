@@ -1,3 +1,6 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { load } from 'js-yaml';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { AGENT_SETTINGS } from '../../agent/config.ts';
 import { BROKER_SETTINGS } from '../../broker/config.ts';
@@ -212,6 +215,26 @@ describe('the chart of the broker', () => {
     expect(metadata.labels).toMatchObject({ release: 'prometheus' });
     expect(spec.endpoints).toEqual([{ port: 'http', path: '/metrics', interval: '30s' }]);
     expect(the(await render({}), 'Service', 'brokkr-broker').metadata.labels).toMatchObject(spec.selector.matchLabels);
+  });
+
+  it('brings alerts and dashboards to those who look for them', async () => {
+    const objects = await matrix('monitors');
+    const rule = the(objects, 'PrometheusRule', 'brokkr-broker');
+    expect(rule.metadata.labels).toMatchObject({ release: 'prometheus' });
+    expect(rule.spec).toEqual(load(await readFile(join(chartPath('brokkr-broker'), 'alerts.yaml'), 'utf8')));
+    const { metadata, data } = the(objects, 'ConfigMap', 'brokkr-broker-dashboards');
+    expect(metadata.labels).toMatchObject({ grafana_dashboard: '1' });
+    expect(Object.keys(data).toSorted()).toEqual([
+      'brokkr-broker.json',
+      'brokkr-edge.json',
+      'brokkr-network.json',
+      'brokkr-stacks.json',
+    ]);
+    expect(JSON.parse(data['brokkr-network.json'])).toMatchObject({ uid: 'brokkr-network' });
+    const runbookUrl = 'https://wiki.example.com/alerts';
+    const own = await render({ metrics: { prometheusRule: { enabled: true, runbookUrl } } });
+    const [first] = the(own, 'PrometheusRule', 'brokkr-broker').spec.groups[0].rules;
+    expect(first.annotations.runbook_url).toBe(`${runbookUrl}#brokkrbrokerdown`);
   });
 
   it('spreads the pods of this release', async () => {

@@ -25,6 +25,8 @@ const pods = load(`
   extraVolumeMounts: [{name: ca, mountPath: /etc/ca, readOnly: true}]
 `) as object;
 
+const MONITOR = { enabled: true, labels: { release: 'prometheus' } };
+
 /** Values that users set, by what they set; all render to objects that the API server takes. */
 export const MATRIX: Readonly<Record<ChartName, Readonly<Record<string, object>>>> = {
   'brokkr-broker': {
@@ -56,7 +58,7 @@ export const MATRIX: Readonly<Record<ChartName, Readonly<Record<string, object>>
         settings: { 'database.pool_max': 5, 'broker.reflection': false },
       },
     },
-    monitors: { metrics: { serviceMonitor: { enabled: true, labels: { release: 'prometheus' } } } },
+    monitors: { metrics: { serviceMonitor: MONITOR, prometheusRule: MONITOR, dashboards: { enabled: true } } },
   },
   'brokkr-agent': {
     'the defaults': {},
@@ -85,6 +87,6 @@ export const MATRIX: Readonly<Record<ChartName, Readonly<Record<string, object>>
         brokerPort: 443,
       },
     },
-    monitors: { metrics: { podMonitor: { enabled: true, labels: { release: 'prometheus' } } } },
+    monitors: { metrics: { podMonitor: MONITOR, prometheusRule: MONITOR, dashboards: { enabled: true } } },
   },
 };

@@ -8,7 +8,7 @@ import { type ChartName, chartPath, type Helm, merged, NEEDED, openHelm, type Re
 import { MATRIX } from './matrix.ts';
 
 /** Kinds of operators that the test's API server has not; they are compared instead. */
-const FOREIGN = ['Certificate', 'ServiceMonitor', 'PodMonitor'];
+const FOREIGN = ['Certificate', 'ServiceMonitor', 'PodMonitor', 'PrometheusRule'];
 const CASES = (Object.keys(MATRIX) as ChartName[]).flatMap((chart) =>
   Object.entries(MATRIX[chart]).map(([what, values]) => ({ chart, what, values })),
 );
