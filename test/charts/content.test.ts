@@ -210,11 +210,14 @@ describe('the chart of the broker', () => {
     expect((await checksums({ broker: { pakHash: 'x' } }))['checksum/secret']).not.toBe(before['checksum/secret']);
   });
 
+  // N-143
   it('is found by the Prometheus operator', async () => {
     const { metadata, spec } = the(await matrix('monitors'), 'ServiceMonitor', 'brokkr-broker');
     expect(metadata.labels).toMatchObject({ release: 'prometheus' });
     expect(spec.endpoints).toEqual([{ port: 'http', path: '/metrics', interval: '30s' }]);
-    expect(the(await render({}), 'Service', 'brokkr-broker').metadata.labels).toMatchObject(spec.selector.matchLabels);
+    const service = the(await render({}), 'Service', 'brokkr-broker');
+    expect(service.metadata.labels).toMatchObject(spec.selector.matchLabels);
+    expect(service.spec.ports).toMatchObject([{ name: 'http', targetPort: 'http' }]);
   });
 
   it('brings alerts and dashboards to those who look for them', async () => {
@@ -282,7 +285,8 @@ describe('the chart of the agent', () => {
   it('is found by the Prometheus operator', async () => {
     const { spec } = the(await render({ metrics: { podMonitor: { enabled: true } } }), 'PodMonitor', 'brokkr-agent');
     expect(spec.podMetricsEndpoints).toEqual([{ port: 'http', path: '/metrics', interval: '30s' }]);
-    const { labels } = the(await render({}), 'Deployment', 'brokkr-agent').spec.template.metadata;
-    expect(labels).toMatchObject(spec.selector.matchLabels);
+    const { metadata, spec: pod } = the(await render({}), 'Deployment', 'brokkr-agent').spec.template;
+    expect(metadata.labels).toMatchObject(spec.selector.matchLabels);
+    expect(pod.containers[0].ports).toMatchObject([{ name: 'http', containerPort: 8080 }]);
   });
 });

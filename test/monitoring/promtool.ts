@@ -6,7 +6,7 @@ import { dump } from 'js-yaml';
 import { findPrometheus, type PrometheusProgram } from '../../hack/prometheus/prometheus.ts';
 
 /** The path of Debian's Prometheus or promtool, fetched on the machine's first use. */
-function prometheusProgram(program: PrometheusProgram): Promise<string> {
+export function prometheusProgram(program: PrometheusProgram): Promise<string> {
   const progress = (line: string) => process.stderr.write(`prometheus: ${line}\n`);
   return findPrometheus(program, { env: process.env, progress }, new AbortController().signal);
 }
