@@ -7,6 +7,7 @@ import type { Logger } from '#lib/log.ts';
 import { createMetrics } from '#lib/metrics.ts';
 import { runTasks, type Task } from '#lib/run.ts';
 import { abortable } from '#lib/signal.ts';
+import { countSpans, type Telemetry } from '#lib/telemetry.ts';
 import { createYamlPool } from '#lib/yaml-pool.ts';
 import { createBrokerWatch } from './broker-watch.ts';
 import { configuredCapabilities } from './capabilities.ts';
@@ -55,6 +56,8 @@ export interface AgentDeps {
   readonly version: string;
   /** Directory of this process alone. */
   readonly dataDir: string;
+  /** Undefined while no traces are made. */
+  readonly telemetry?: Telemetry | undefined;
 }
 
 /** A built agent. */
@@ -70,6 +73,7 @@ export function createAgent(config: AgentConfig, deps: AgentDeps): Agent {
   const view = new AgentView();
   let gauges: AgentGauges | undefined;
   const agentMetrics = createAgentMetrics(metrics, deps.clock, () => gauges);
+  countSpans(metrics, deps.telemetry);
   const health = new HealthServer({ metrics, view, log }, { host: config.agent.healthHost, port: config.agent.healthPort });
   const links = createLinks(config, deps, agentMetrics);
   const parts: Parts = { config, deps, view, metrics: agentMetrics, links, expose: (value) => (gauges = value) };

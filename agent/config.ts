@@ -1,5 +1,6 @@
 import { networkProblems } from '#lib/address-rule.ts';
 import { type Config, ConfigError, defineConfig } from '#lib/config.ts';
+import { telemetrySettings } from '#lib/telemetry.ts';
 
 /** Settings of the agent: name, default, meaning. The reference page is made from it. */
 export const AGENT_SETTINGS = defineConfig(
@@ -129,8 +130,9 @@ export const AGENT_SETTINGS = defineConfig(
       default: 'info',
       meaning: 'least important messages that are logged',
     },
+    ...telemetrySettings('brokkr-agent'),
   },
-  { foreignSections: ['broker', 'database', 'gateway', 'tls', 'limits', 'sync', 'telemetry', 'cli', 'cors', 'pak'] },
+  { foreignSections: ['broker', 'database', 'gateway', 'tls', 'limits', 'sync', 'cli', 'cors', 'pak'] },
 );
 
 /** Capabilities that can be set; the rest of what is told is what the cluster serves. */

@@ -6,6 +6,7 @@ import { ConfigError, loadConfig } from '#lib/config.ts';
 import { errorText } from '#lib/errors.ts';
 import { createLog, type Logger } from '#lib/log.ts';
 import { runTasks, stopSignal } from '#lib/run.ts';
+import { openTelemetry } from '#lib/telemetry.ts';
 import manifest from '../package.json' with { type: 'json' };
 import { createAgent } from './agent.ts';
 import { AGENT_SETTINGS, type AgentConfig, checkAgentConfig } from './config.ts';
@@ -51,11 +52,13 @@ async function main(args: readonly string[]): Promise<void> {
 }
 
 async function start(config: AgentConfig, log: Logger, signal: AbortSignal): Promise<void> {
+  const { version } = manifest;
+  await using telemetry = await openTelemetry(config.telemetry, { log, clock: systemClock, version, instanceId: randomUUID() });
   const name = `agent-${config.agent.agentName.replace(/[^A-Za-z0-9._-]/g, '_')}`;
   const state = process.env.XDG_STATE_HOME ?? join(homedir(), '.local', 'state');
   const candidates = [join(state, 'brokkr', name), join(tmpdir(), `brokkr-${name}`)];
   await using dataDir = await openDataDir(config.agent.dataDir ? [config.agent.dataDir] : candidates);
-  log.info({ version: manifest.version, data_dir: dataDir.path, broker_url: config.agent.brokerUrl }, 'agent starts');
+  log.info({ version, data_dir: dataDir.path, broker_url: config.agent.brokerUrl }, 'agent starts');
   const agent = createAgent(config, {
     env: process.env,
     log,
@@ -63,8 +66,9 @@ async function start(config: AgentConfig, log: Logger, signal: AbortSignal): Pro
     random: Math.random,
     newId: randomUUID,
     threads: Math.min(MAX_THREADS, Math.max(1, availableParallelism() - 1)),
-    version: manifest.version,
+    version,
     dataDir: dataDir.path,
+    telemetry,
   });
   await runTasks(agent.tasks, signal);
   log.info('agent has stopped');

@@ -6,6 +6,7 @@ import type { Logger } from '#lib/log.ts';
 import { createMetrics } from '#lib/metrics.ts';
 import type { Task } from '#lib/run.ts';
 import { aborted } from '#lib/signal.ts';
+import { countSpans, type Telemetry } from '#lib/telemetry.ts';
 import { createSend, resolveHost, timedResolve } from '#lib/webhook-send.ts';
 import { createYamlPool, type YamlPool } from '#lib/yaml-pool.ts';
 import { AdminService } from '#proto/brokkr/v1/admin_pb.js';
@@ -56,6 +57,8 @@ export interface BrokerDeps {
   readonly random: () => number;
   readonly newId: () => string;
   readonly version: string;
+  /** Undefined while no traces are made. */
+  readonly telemetry?: Telemetry | undefined;
 }
 
 /** A broker, built and not started. */
@@ -101,6 +104,7 @@ export function createBroker(config: BrokerConfig, deps: BrokerDeps): Broker {
   const statusChanges = new StatusChanges(clock);
   const authenticator = new Authenticator({ db, clock, log }, { cacheTtlMs: config.broker.authCacheTtlSeconds * 1000 });
   const registry = createMetrics({ processMetrics: true });
+  countSpans(registry, deps.telemetry);
   const fleet = new Fleet({ db, clock, log });
   const metrics = declareBrokerMetrics(registry, {
     poolUse: () => db.poolUse(),

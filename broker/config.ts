@@ -1,5 +1,6 @@
 import { networkProblems } from '#lib/address-rule.ts';
 import { type Config, ConfigError, defineConfig, loadConfig } from '#lib/config.ts';
+import { telemetrySettings } from '#lib/telemetry.ts';
 
 /** Every setting of the broker; also the reference page. */
 export const BROKER_SETTINGS = defineConfig(
@@ -113,8 +114,9 @@ export const BROKER_SETTINGS = defineConfig(
     'broker.metrics': { type: 'bool', default: true, meaning: '/metrics without a key' },
     'tls.cert': { type: 'string', meaning: 'file with the certificate chain; serves TLS together with tls.key' },
     'tls.key': { type: 'string', meaning: 'file with the private key' },
+    ...telemetrySettings('brokkr-broker'),
   },
-  { foreignSections: ['agent', 'telemetry', 'pak', 'cors', 'gateway'] },
+  { foreignSections: ['agent', 'pak', 'cors', 'gateway'] },
 );
 
 /** Settings of a broker. */

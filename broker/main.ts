@@ -7,6 +7,7 @@ import { BrokkrError, errorText } from '#lib/errors.ts';
 import { createLog, type Logger } from '#lib/log.ts';
 import { mintKey } from '#lib/pak.ts';
 import { runTasks, stopSignal, type Task } from '#lib/run.ts';
+import { openTelemetry } from '#lib/telemetry.ts';
 import manifest from '../package.json' with { type: 'json' };
 import { AgentEntity } from './agents/entities.ts';
 import { createBroker } from './broker.ts';
@@ -54,6 +55,8 @@ async function main(args: readonly string[]): Promise<void> {
 }
 
 async function serve(config: BrokerConfig, log: Logger, signal: AbortSignal): Promise<void> {
+  const { version } = manifest;
+  await using telemetry = await openTelemetry(config.telemetry, { log, clock: systemClock, version, instanceId: randomUUID() });
   await using postgres = config.database.url === undefined ? await startPostgres(config, log, signal) : undefined;
   const url = config.database.url ?? postgres?.url ?? '';
   await using db = await openDatabase(
@@ -75,10 +78,11 @@ async function serve(config: BrokerConfig, log: Logger, signal: AbortSignal): Pr
     clock: systemClock,
     random: Math.random,
     newId: randomUUID,
-    version: manifest.version,
+    version,
+    telemetry,
   });
   await using _yaml = broker.yaml;
-  broker.server.ready.then((address) => log.info({ address, version: manifest.version }, 'broker serves')).catch(() => undefined);
+  broker.server.ready.then((address) => log.info({ address, version }, 'broker serves')).catch(() => undefined);
   await runTasks([...broker.tasks, ...(postgres ? [watchPostgres(postgres)] : [])], signal);
 }
 

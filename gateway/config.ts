@@ -1,4 +1,5 @@
 import { type Config, ConfigError, defineConfig, loadConfig } from '#lib/config.ts';
+import { telemetrySettings } from '#lib/telemetry.ts';
 
 /** Every setting of the gateway; also the reference page. */
 export const GATEWAY_SETTINGS = defineConfig(
@@ -83,8 +84,9 @@ export const GATEWAY_SETTINGS = defineConfig(
       default: 'info',
       meaning: 'least severe lines to print; each request is one of info',
     },
+    ...telemetrySettings('brokkr-gateway'),
   },
-  { foreignSections: ['broker', 'agent', 'database', 'tls', 'limits', 'sync', 'telemetry', 'cli', 'cors', 'pak'] },
+  { foreignSections: ['broker', 'agent', 'database', 'tls', 'limits', 'sync', 'cli', 'cors', 'pak'] },
 );
 
 /** Settings of a gateway. */

@@ -6,6 +6,7 @@ import { createListener, type Listener } from '#lib/listener.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Task } from '#lib/run.ts';
 import { aborted } from '#lib/signal.ts';
+import { countSpans, type Telemetry } from '#lib/telemetry.ts';
 import { Timeouts } from '#lib/timeouts.ts';
 import { Authorities } from './authorities.ts';
 import type { GatewayConfig } from './config.ts';
@@ -21,16 +22,19 @@ export interface GatewayDeps {
   readonly ca: string | undefined;
   readonly clock: Clock;
   readonly log: Logger;
+  /** Undefined while no traces are made. */
+  readonly telemetry?: Telemetry | undefined;
 }
 
 /** Builds all parts of a gateway; they run until the abort, then requests under way may end. */
-export function createGateway({ gateway: config }: GatewayConfig, { ca, clock, log }: GatewayDeps): Task[] {
+export function createGateway({ gateway: config }: GatewayConfig, { ca, clock, log, telemetry }: GatewayDeps): Task[] {
   const timeouts = new Timeouts(clock);
   const { metrics, declared } = createGatewayMetrics({
     listener: () => listener.counts(),
     endpoints: () => upstream.endpoints,
     clock,
   });
+  countSpans(metrics, telemetry);
   const failed = (endpoint: string, kind: string) => declared.upstreamFailures.inc({ endpoint, kind });
   const authorities = new Authorities({ file: config.upstreamCaFile, pem: ca }, { clock, log });
   const upstream: Upstream = new Upstream(

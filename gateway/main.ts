@@ -1,9 +1,11 @@
+import { randomUUID } from 'node:crypto';
 import { readAuthorities } from '#lib/authorities.ts';
 import { systemClock } from '#lib/clock.ts';
 import { ConfigError } from '#lib/config.ts';
 import { errorText } from '#lib/errors.ts';
 import { createLog } from '#lib/log.ts';
 import { runTasks, stopSignal } from '#lib/run.ts';
+import { openTelemetry } from '#lib/telemetry.ts';
 import manifest from '../package.json' with { type: 'json' };
 import { loadGatewayConfig } from './config.ts';
 import { createGateway } from './gateway.ts';
@@ -31,7 +33,9 @@ async function main(args: readonly string[]): Promise<void> {
     log = createLog('gateway', config.log);
     const { upstreamCaFile } = config.gateway;
     const ca = upstreamCaFile === undefined ? undefined : await readAuthorities(upstreamCaFile);
-    await runTasks(createGateway(config, { ca, clock: systemClock, log }), stopSignal());
+    const of = { log, clock: systemClock, version: manifest.version, instanceId: randomUUID() };
+    await using telemetry = await openTelemetry(config.telemetry, of);
+    await runTasks(createGateway(config, { ca, clock: systemClock, log, telemetry }), stopSignal());
     log.info('gateway has stopped');
   } catch (error) {
     if (error instanceof ConfigError) process.stderr.write(`${error.message}\n`);

@@ -4,6 +4,7 @@ import { type Clock, TimeoutError } from '#lib/clock.ts';
 import { BrokkrError, errorText, httpStatus } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Timeouts } from '#lib/timeouts.ts';
+import { beginServerSpan, endServerSpan, traceHeaders } from '#lib/tracing.ts';
 import { isWhole } from './body.ts';
 import type { Answer, Exchange } from './exchange.ts';
 import { endToEnd, upstreamHeaders } from './headers.ts';
@@ -30,10 +31,24 @@ interface Outcome {
 
 /** Passes one request on and its answer back, a piece at a time, as fast as the slower side takes them. Never rejects. */
 export async function proxy(exchange: Exchange, deps: ProxyDeps, responseTimeoutMs: number): Promise<void> {
+  const { method, headers, target } = exchange;
+  const path = target.split('?')[0] ?? '';
+  const attributes = { 'http.request.method': method, 'url.path': path };
+  const traced = beginServerSpan(method, headers.traceparent?.toString(), attributes); // of routes it knows nothing
+  const outcome: Outcome = { status: 0, bytes: 0 };
+  await traced.run(() => serve(exchange, path, deps, responseTimeoutMs, outcome));
+  endServerSpan(traced.span, outcome.status);
+}
+
+async function serve(
+  exchange: Exchange,
+  path: string,
+  deps: ProxyDeps,
+  responseTimeoutMs: number,
+  outcome: Outcome,
+): Promise<void> {
   const { metrics, clock, log } = deps;
   const startMs = clock.monotonic();
-  const outcome: Outcome = { status: 0, bytes: 0 };
-  const path = exchange.target.split('?')[0];
   metrics.open.inc({ version: exchange.version });
   try {
     checkRequest(exchange);
@@ -72,7 +87,7 @@ async function firstAnswer(exchange: Exchange, deps: ProxyDeps, responseTimeoutM
   };
   if (body) body.once('end', arm);
   else arm();
-  const request = { method, target, host, headers: upstreamHeaders(headers, { client, host }), body };
+  const request = { method, target, host, headers: { ...upstreamHeaders(headers, { client, host }), ...traceHeaders() }, body };
   try {
     return await deps.upstream.send(request, AbortSignal.any([exchange.closed, late.signal]));
   } catch (error) {

@@ -8,6 +8,7 @@ import { systemClock } from '../lib/clock.ts';
 import { describeConfig, type SettingRow } from '../lib/config.ts';
 import { ERRORS } from '../lib/errors.ts';
 import type { MetricOptions, Metrics } from '../lib/metrics.ts';
+import { countSpans } from '../lib/telemetry.ts';
 
 /** The reference pages that are tables in the code: settings, errors, metrics. */
 export async function generateReference(): Promise<ReadonlyMap<string, string>> {
@@ -60,7 +61,9 @@ function metricsTable(declare: (notes: Metrics) => unknown): string {
     lines.push(`| \`brokkr_${options.name}\` | ${type} | ${labels || '–'} | ${tableText(options.help)} |`);
     return undefined as never;
   };
-  declare({ counter: note('counter'), gauge: note('gauge'), histogram: note('histogram'), text: unread, contentType: '' });
+  const notes = { counter: note('counter'), gauge: note('gauge'), histogram: note('histogram'), text: unread, contentType: '' };
+  declare(notes);
+  countSpans(notes, undefined); // every process has it
   return `| Metric | Type | Labels | Meaning |
 |---|---|---|---|
 ${lines.toSorted().join('\n')}

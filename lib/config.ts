@@ -19,7 +19,7 @@ type Camel<T extends string> = T extends `${infer A}_${infer B}`
   : T extends `${infer A}.${infer B}`
     ? `${A}${Capitalize<Camel<B>>}`
     : T;
-type Base<T extends Setting> = T extends { type: 'int' | 'duration' }
+type Base<T extends Setting> = T extends { type: 'int' | 'number' | 'duration' }
   ? number
   : T extends { type: 'bool' }
     ? boolean

@@ -1,6 +1,10 @@
 import { type Logger as PinoLogger, pino } from 'pino';
+import { activeTraceFields } from './tracing.ts';
 
-/** JSON lines on stdout: a constant message, variables in fields. Levels: error = a person must act. */
+/**
+ * JSON lines on stdout: a constant message, variables in fields. Levels: error = a person must act. Lines of a sampled trace
+ * carry `trace_id` and `span_id`.
+ */
 export type Logger = PinoLogger;
 
 /** Settings of the log of a process. */
@@ -16,6 +20,7 @@ export function createLog(name: string, config: LogConfig): Logger {
     name,
     level: config.level,
     base: { component: name },
+    mixin: activeTraceFields,
     timestamp: pino.stdTimeFunctions.isoTime,
     formatters: { level: (label) => ({ level: label }) },
     redact: { paths: REDACTED_PATHS, censor: '[redacted]' },

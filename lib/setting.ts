@@ -15,6 +15,7 @@ export interface Bounds {
 export type Setting =
   | (Common & { readonly type: 'string'; readonly default?: string; readonly required?: true; readonly pattern?: RegExp })
   | (Common & Bounds & { readonly type: 'int'; readonly default?: number; readonly required?: true; readonly unit?: string })
+  | (Common & Bounds & { readonly type: 'number'; readonly default: number })
   | (Common & { readonly type: 'bool'; readonly default: boolean })
   /** Milliseconds in code; written as `250ms`, `10s`, `5m`, `1h`, `30d`; a bare number counts `unit`s (default `s`). */
   | (Common &
@@ -39,6 +40,8 @@ export function readValue(setting: Setting, value: unknown, from: string): unkno
       return String(value);
     case 'int':
       return within(setting, wholeNumber(value), refuse, setting.unit ?? '');
+    case 'number':
+      return within(setting, decimalNumber(value), refuse, '');
     case 'bool':
       if (value === true || value === 'true' || value === '1') return true;
       if (value === false || value === 'false' || value === '0') return false;
@@ -56,13 +59,19 @@ export function readValue(setting: Setting, value: unknown, from: string): unkno
   }
 }
 
+const WANTED = {
+  int: 'a whole number',
+  number: 'a number such as 0.25',
+  duration: 'a duration such as 500ms, 10s, 5m, 1h or 7d',
+} as const;
+
 function within(
-  { min, max, type }: Bounds & { readonly type: string },
+  { min, max, type }: Bounds & { readonly type: 'int' | 'number' | 'duration' },
   value: number | undefined,
   refuse: (wanted: string) => Error,
   unit: string,
 ): number {
-  if (value === undefined) throw refuse(type === 'int' ? 'a whole number' : 'a duration such as 500ms, 10s, 5m, 1h or 7d');
+  if (value === undefined) throw refuse(WANTED[type]);
   if (min !== undefined && value < min) throw refuse(`at least ${min} ${unit}`.trim());
   if (max !== undefined && value > max) throw refuse(`at most ${max} ${unit}`.trim());
   return value;
@@ -71,6 +80,10 @@ function within(
 function wholeNumber(value: unknown): number | undefined {
   if (typeof value !== 'number' && !(typeof value === 'string' && /^[+-]?\d+$/.test(value.trim()))) return undefined;
   return Number.isSafeInteger(Number(value)) ? Number(value) : undefined;
+}
+
+function decimalNumber(value: unknown): number | undefined {
+  return /^[+-]?\d+(\.\d+)?(e[+-]?\d+)?$/i.test(String(value).trim()) ? Number(value) : undefined;
 }
 
 const UNIT_MS = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const;

@@ -4,7 +4,9 @@ import { errorText } from '#lib/errors.ts';
 import type { IncomingRequest, OutgoingResponse } from '#lib/listener.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Timeouts } from '#lib/timeouts.ts';
+import { beginServerSpan, endServerSpan, type OpenSpan } from '#lib/tracing.ts';
 import { hasBody, pathOf, sendError } from './request.ts';
+import type { Route } from './routes.ts';
 import type { Rpc } from './rpc.ts';
 import type { Transcoder } from './transcode.ts';
 
@@ -49,13 +51,19 @@ export function createDispatcher(
       limitUpload(timeouts, requestTimeoutMs, request, response);
     if (handler) {
       served.target = path;
+      const traced = beginSpan(path.slice(1), request, response);
+      describeRpc(traced, handler.method);
       served.isHeld = isHeld(handler.method);
-      void rpc.serve(handler, request, response);
+      void traced.run(() => rpc.serve(handler, request, response));
     } else if (path.startsWith('/api/')) {
-      void transcoder.handle(request, response, ({ method }) => {
+      const traced = beginSpan(request.method ?? '', request, response);
+      const matched = ({ method, template }: Route) => {
         served.target = `/${method.parent.typeName}/${method.name}`;
         served.isHeld = isHeld(method);
-      });
+        traced.span.updateName(`${request.method} ${template}`).setAttribute('http.route', template);
+        describeRpc(traced, method);
+      };
+      void traced.run(() => transcoder.handle(request, response, matched));
     } else {
       const known = Object.hasOwn(plain, path) ? plain[path] : undefined;
       if (known) {
@@ -80,6 +88,17 @@ function observe(tell: (request: ServedRequest) => void, clock: Clock, response:
 
 function isHeld(method: DescMethod): boolean {
   return method.methodKind !== 'unary' || method.name === 'Poll';
+}
+
+/** The span of a request, from here until it is answered. */
+function beginSpan(name: string, { method, headers }: IncomingRequest, response: OutgoingResponse): OpenSpan {
+  const traced = beginServerSpan(name, headers.traceparent?.toString(), { 'http.request.method': method ?? '' });
+  response.once('close', () => endServerSpan(traced.span, response.headersSent ? response.statusCode : 0));
+  return traced;
+}
+
+function describeRpc({ span }: OpenSpan, { parent, name }: DescMethod): void {
+  span.setAttributes({ 'rpc.service': parent.typeName, 'rpc.method': name });
 }
 
 function isClientStream(method: DescMethod): boolean {

@@ -3,6 +3,7 @@ import { ViolationsSchema } from '@bufbuild/protovalidate/gen/buf/validate/valid
 import { Code, ConnectError, type Interceptor } from '@connectrpc/connect';
 import { BrokkrError, ERRORS, type ErrorDetails, type ErrorName, errorText, statusCode } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
+import { noteError } from '#lib/tracing.ts';
 import { ErrorSchema } from '#proto/brokkr/v1/errors_pb.js';
 import { rest } from '#proto/brokkr/v1/options_pb.js';
 
@@ -105,6 +106,7 @@ export function errorDetailBytes(body: ErrorBody): Uint8Array {
  */
 export function translate(error: unknown, method: DescMethod, signal: AbortSignal | undefined, log: Logger): ConnectError {
   const body = bodyOf(error, method, signal);
+  noteError(body.code);
   if (body.code === 'internal_error') {
     log.error(
       { method: `${method.parent.typeName}/${method.name}`, error: errorText(error), stack: stackOf(error) },

@@ -2,6 +2,7 @@ import { toBinary } from '@bufbuild/protobuf';
 import { manifestDigest } from '#lib/digest.ts';
 import { BrokkrError, type JsonValue } from '#lib/errors.ts';
 import { isOpaque, type Manifest } from '#lib/object.ts';
+import { activeTraceparent, sampledTraceparent } from '#lib/tracing.ts';
 import { HARD_LIMITS, type YamlLimits } from '#lib/yaml.ts';
 import type { PublishResult } from '#lib/yaml-content.ts';
 import type { YamlPool } from '#lib/yaml-pool.ts';
@@ -171,8 +172,7 @@ async function endsInMarker(tx: Queryable, stack: StackRow): Promise<boolean> {
   return head?.is_deletion_marker === true;
 }
 
-/** Trace context of the request, for the head that it makes; null when absent or malformed. */
+/** Trace context for the head that a request makes: of its own span, or the caller's while no traces are made here; null when not sampled. */
 export function traceparentOf({ ctx }: Command): string | null {
-  const header = ctx.requestHeader.get('traceparent');
-  return header !== null && /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/.test(header) ? header : null;
+  return activeTraceparent() ?? sampledTraceparent(ctx.requestHeader.get('traceparent') ?? undefined) ?? null;
 }
