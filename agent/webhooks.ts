@@ -3,6 +3,7 @@ import { createAddressRule } from '#lib/address-rule.ts';
 import type { Clock } from '#lib/clock.ts';
 import type { Task } from '#lib/run.ts';
 import { createSend, type Outcome, resolveHost, type Send } from '#lib/webhook-send.ts';
+import { tracedSend } from '#lib/webhook-trace.ts';
 import {
   type WebhookAttempt,
   type WebhookEnd,
@@ -178,7 +179,7 @@ function endOf(outcome: Outcome): MessageInitShape<typeof WebhookEndSchema> {
 export function createWebhooks(clock: Clock, allowedNetworks: readonly string[]): Webhooks {
   const mayReach = createAddressRule(allowedNetworks);
   return new Webhooks({
-    send: createSend({ clock, mayReach, allowedBy: 'agent.webhook_allowed_networks', resolve: resolveHost }),
+    send: tracedSend(createSend({ clock, mayReach, allowedBy: 'agent.webhook_allowed_networks', resolve: resolveHost })),
     clock,
   });
 }

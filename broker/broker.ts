@@ -8,6 +8,7 @@ import type { Task } from '#lib/run.ts';
 import { aborted } from '#lib/signal.ts';
 import { countSpans, type Telemetry } from '#lib/telemetry.ts';
 import { createSend, resolveHost, timedResolve } from '#lib/webhook-send.ts';
+import { tracedSend } from '#lib/webhook-trace.ts';
 import { createYamlPool, type YamlPool } from '#lib/yaml-pool.ts';
 import { AdminService } from '#proto/brokkr/v1/admin_pb.js';
 import { AgentService } from '#proto/brokkr/v1/agents_pb.js';
@@ -164,7 +165,7 @@ export function createBroker(config: BrokerConfig, deps: BrokerDeps): Broker {
   });
   const mayReach = createAddressRule(config.broker.webhookAllowedNetworks);
   const resolve = timedResolve(resolveHost, clock, (seconds) => metrics.dnsSeconds.observe(seconds));
-  const send = createSend({ clock, mayReach, allowedBy: 'broker.webhook_allowed_networks', resolve });
+  const send = tracedSend(createSend({ clock, mayReach, allowedBy: 'broker.webhook_allowed_networks', resolve }));
   const sending = { db, clock, log, random: deps.random, replicaId, secrets, attempted: metrics.attempted };
   const agentDeliveries = new AgentDeliveries(
     { ...sending, session, recorded: () => deliveries.wake() },

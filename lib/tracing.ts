@@ -64,7 +64,18 @@ function formatTraceparent({ traceId, spanId, traceFlags }: SpanContext): string
   return `00-${traceId}-${spanId}-${traceFlags.toString(16).padStart(2, '0')}`;
 }
 
-/** A span that was begun; what it caused is to run inside `run`. */
+/** What a span is called and says. Attributes name things; they never hold contents. */
+export interface SpanOptions {
+  /** From a small set: what happens, not to whom. */
+  readonly name: string;
+  /** INTERNAL when absent. */
+  readonly kind?: SpanKind;
+  readonly attributes: Attributes;
+  /** When it began, in milliseconds since 1970; now when absent. */
+  readonly startMs?: number;
+}
+
+/** A span that was begun and has to be ended. */
 export interface OpenSpan {
   readonly span: Span;
   /** Runs `work` with the span as the one under way, also in everything it awaits. */
@@ -72,11 +83,65 @@ export interface OpenSpan {
 }
 
 /**
- * Begins the span of a request that came with these headers: child of the caller's span, whose decision about sampling
- * holds, or the first of a trace. End it.
+ * Begins the span of a request that came with this header: child of the caller's span, whose decision about sampling
+ * holds, or the first of a trace.
  */
 export function beginServerSpan(name: string, traceparent: string | undefined, attributes: Attributes): OpenSpan {
-  return begin(name, SpanKind.SERVER, attributes, contextOf(traceparent));
+  return begin({ name, kind: SpanKind.SERVER, attributes }, contextOf(parseTraceparent(traceparent)));
+}
+
+/** Begins a span of something that a record or a message with this `traceparent` has caused; undefined when that is not sampled. */
+export function beginSpanOf(traceparent: string | undefined, options: SpanOptions): OpenSpan | undefined {
+  const parent = parseTraceparent(traceparent);
+  return parent?.traceFlags === TraceFlags.SAMPLED ? begin(options, contextOf(parent)) : undefined;
+}
+
+/**
+ * Makes a span of something that has just ended, as `beginSpanOf` does. Returns the `traceparent` for what follows from it;
+ * while no traces are made here, that of the cause; '' when the cause is not sampled.
+ */
+export function noteSpanOf(traceparent: string, options: SpanOptions): string {
+  const traced = beginSpanOf(traceparent, options);
+  traced?.span.end();
+  return traced ? formatTraceparent(traced.span.spanContext()) : '';
+}
+
+/** Runs `work` in a span as `beginSpanOf` begins it; a rejection fails it. */
+export async function inSpanOf<T>(traceparent: string, options: SpanOptions, work: () => Promise<T>): Promise<T> {
+  const traced = beginSpanOf(traceparent, options);
+  return traced ? await runToEnd(traced, work) : await work();
+}
+
+/** Runs `work` as the first span of a trace. */
+export async function inNewTrace<T>(options: SpanOptions, work: () => Promise<T>): Promise<T> {
+  return await runToEnd(begin(options, ROOT_CONTEXT), work);
+}
+
+/** Runs `work` in a child of the span under way. Costs next to nothing while none is recorded: `work` gets no span then. */
+export async function inSpan<T>(options: () => SpanOptions, work: (span: Span | undefined) => Promise<T>): Promise<T> {
+  if (!trace.getActiveSpan()?.isRecording()) return await work(undefined);
+  const traced = begin(options(), context.active());
+  return await runToEnd(traced, () => work(traced.span));
+}
+
+function begin({ startMs, ...options }: SpanOptions, parent: Context): OpenSpan {
+  const span = tracer.startSpan(options.name, { ...options, ...(startMs !== undefined && { startTime: startMs }) }, parent);
+  return { span, run: (work) => context.with(trace.setSpan(parent, span), work) };
+}
+
+async function runToEnd<T>({ span, run }: OpenSpan, work: () => Promise<T>): Promise<T> {
+  try {
+    return await run(work);
+  } catch (error) {
+    failSpan(span, errorText(error));
+    throw error;
+  } finally {
+    span.end();
+  }
+}
+
+function contextOf(parent: SpanContext | undefined): Context {
+  return parent ? trace.setSpanContext(ROOT_CONTEXT, parent) : ROOT_CONTEXT;
 }
 
 /** Ends the span of a request that was answered with this HTTP status; 0 for one that was not. */
@@ -86,22 +151,17 @@ export function endServerSpan(span: Span, status: number): void {
   span.end();
 }
 
-function begin(name: string, kind: SpanKind, attributes: Attributes, parent: Context): OpenSpan {
-  const span = tracer.startSpan(name, { kind, attributes }, parent);
-  return { span, run: (work) => context.with(trace.setSpan(parent, span), work) };
-}
-
-function contextOf(traceparent: string | undefined): Context {
-  const parent = parseTraceparent(traceparent);
-  return parent ? trace.setSpanContext(ROOT_CONTEXT, parent) : ROOT_CONTEXT;
-}
-
 /** Writes on the span under way which error of the table it ended with. */
 export function noteError(name: ErrorName): void {
   trace.getActiveSpan()?.setAttribute('error.type', name);
 }
 
-/** Marks a span as failed, with the reason cut to what attributes may have. */
-function failSpan(span: Span, reason: unknown): void {
-  span.setStatus({ code: SpanStatusCode.ERROR, message: errorText(reason).slice(0, MAX_ATTRIBUTE_CHARS) });
+/** Marks a span as failed; a long reason is cut. */
+export function failSpan(span: Span, reason: string): void {
+  span.setStatus({ code: SpanStatusCode.ERROR, message: reason.slice(0, MAX_ATTRIBUTE_CHARS) });
+}
+
+/** The `traceparent` of a span, for what it causes elsewhere. */
+export function traceparentOf({ span }: OpenSpan): string {
+  return formatTraceparent(span.spanContext());
 }

@@ -103,7 +103,7 @@ export function openTestBroker(namespace: string, clock: Clock = systemClock): T
         return status?.phase === Phase.APPLIED && status.appliedGeneration === generation;
       }),
     tombstone: ({ stackId, stackName, generation }, settings = {}) => ({
-      ...{ stackId, stackName, generation, incarnation: 'test', revision: undefined },
+      ...{ stackId, stackName, generation, incarnation: 'test', revision: undefined, traceparent: '' },
       policy: DeletionPolicy.DELETE,
       approved: true,
       ...settings,
@@ -207,6 +207,7 @@ function openPublisher(yaml: YamlPool, clock: Clock) {
       publishedAtMs: clock.now(),
       incarnation: 'test',
       revision: undefined,
+      traceparent: '',
     };
   };
   const forgetContent = () => {

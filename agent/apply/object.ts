@@ -1,4 +1,5 @@
 import { jitter } from '#lib/backoff.ts';
+import { failSpan, inSpan } from '#lib/tracing.ts';
 import { AdoptionPolicy, type ObjectStatus } from '#proto/brokkr/v1/content_pb.js';
 import { fingerprint } from '../drift/drift.ts';
 import type { Fingerprint, InventoryEntry } from '../inventory/codec.ts';
@@ -6,6 +7,7 @@ import { classify, isConversion, KubeError, missing } from '../kube/errors.ts';
 import type { Applied, ManagedFieldsEntry, ObjectMeta } from '../kube/objects.ts';
 import type { Resource } from '../kube/resource.ts';
 import { verdictOf } from '../observe.ts';
+import { objectSpan } from '../spans.ts';
 import { MANAGER_PREFIX, OWNER_ANNOTATION, STACK_LABEL } from '../stack-identity.ts';
 import { conflictPolicy, decide, managerKind } from './field-managers.ts';
 import { conflict, failed, immutable } from './outcome.ts';
@@ -31,7 +33,15 @@ const MAX_RETRY_AFTER_MS = 5000;
 export async function applyOne(run: ApplyRun, object: PlannedObject, resource: Resource, signal: AbortSignal): Promise<Outcome> {
   const { clock, observe } = run.engine;
   const startedAt = clock.monotonic();
-  const outcome = await applyWithRetries(run, object, resource, signal);
+  const outcome = await inSpan(
+    () => objectSpan('apply', object),
+    async (span) => {
+      const end = await applyWithRetries(run, object, resource, signal);
+      span?.setAttribute('brokkr.result', verdictOf(end) ?? 'skipped');
+      if (span && end.kind === 'failed') failSpan(span, end.status.reason);
+      return end;
+    },
+  );
   const verdict = verdictOf(outcome);
   if (verdict !== undefined) observe.applied(object.kind, verdict, (clock.monotonic() - startedAt) / 1000);
   return outcome;

@@ -1,4 +1,5 @@
 import { MARKS, markAnnotation } from '#lib/object-marks.ts';
+import { inSpan } from '#lib/tracing.ts';
 import type { ObjectStatus } from '#proto/brokkr/v1/content_pb.js';
 import { inReverse } from '../apply/order.ts';
 import { failureText, objectStatus } from '../apply/report.ts';
@@ -8,6 +9,7 @@ import { classify } from '../kube/errors.ts';
 import type { ObjectMeta, ObjectRef, RemoveRequest } from '../kube/objects.ts';
 import type { Resource } from '../kube/resource.ts';
 import type { Impersonation } from '../kube/transport.ts';
+import { objectSpan } from '../spans.ts';
 import { OWNER_ANNOTATION, STACK_LABEL, type StackIdentity } from '../stack-identity.ts';
 import { hasInstances, interceptorsFirst, isDefinition, resourceOf } from './kinds.ts';
 import { holdsForeign } from './namespace.ts';
@@ -104,7 +106,15 @@ export async function pruneAll(run: PruneRun, signal: AbortSignal): Promise<void
       () => Math.min(PARALLEL, engine.share()),
       async (entry) => {
         if (run.stop.aborted || engine.deletionsHeld()) return;
-        run.onRemoval(entry, await removeOne(run, rights, entry, signal));
+        const removal = await inSpan(
+          () => objectSpan('prune', entry),
+          async (span) => {
+            const end = await removeOne(run, rights, entry, signal);
+            span?.setAttribute('brokkr.result', end.kind);
+            return end;
+          },
+        );
+        run.onRemoval(entry, removal);
       },
     );
   }

@@ -29,6 +29,7 @@ describe.each<Tier>(['stream', 'poll'])('content over %s', (tier) => {
       ...stack.inline,
       manifest: stack.manifest,
       publishedAtMs: 0,
+      traceparent: '',
       incarnation: '',
       revision: undefined,
       options: {} as never,

@@ -1,10 +1,12 @@
 import { create } from '@bufbuild/protobuf';
 import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
+import { SpanKind } from '@opentelemetry/api';
 import type { Clock } from '#lib/clock.ts';
 import { entryDigest, manifestDigest, RootDigest, tombstoneDigest } from '#lib/digest.ts';
 import { errorText } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { isOpaque, type Manifest } from '#lib/object.ts';
+import { noteSpanOf } from '#lib/tracing.ts';
 import { ApplyOptionsSchema, Health, Phase } from '#proto/brokkr/v1/content_pb.js';
 import {
   type Nack,
@@ -15,6 +17,7 @@ import {
   type Tombstone,
   type Upsert,
 } from '#proto/brokkr/v1/sync_pb.js';
+import { stackAttributes } from '../spans.ts';
 import type { StackTarget, StackTombstone } from '../stack/target.ts';
 import type { Content } from './content.ts';
 import { type HeldState, MAX_STACKS, policyName } from './held.ts';
@@ -119,9 +122,10 @@ export class Intake {
   }
 
   #bury(tombstone: Tombstone): void {
-    const { stackId, stackName, generation, policy, approved, revision } = tombstone;
+    const { stackId, stackName, generation, policy, approved, revision, traceparent } = tombstone;
     this.#supersede(stackId);
-    const target: StackTombstone = { stackId, stackName, generation, policy, approved, incarnation: this.#incarnation, revision };
+    const from = { incarnation: this.#incarnation, revision, traceparent };
+    const target: StackTombstone = { stackId, stackName, generation, policy, approved, ...from };
     this.#deps.held.bury(target);
     this.#deps.engine.withdraw(target);
   }
@@ -149,7 +153,7 @@ export class Intake {
       });
   }
 
-  #accept(upsert: Upsert, manifest: Manifest): void {
+  #accept(upsert: Upsert, manifest: Manifest, sinceMs = this.#deps.clock.now()): void {
     const { held, reports, engine, clock } = this.#deps;
     if (Buffer.compare(manifestDigest(manifest), upsert.manifestDigest) !== 0) {
       this.#nack(upsert, NackCode.DIGEST_MISMATCH, 'the manifest does not match its digest', DIGEST_RETRY_MS);
@@ -159,7 +163,13 @@ export class Intake {
       this.#nack(upsert, NackCode.LIMIT, `a stack has at most ${MAX_OBJECTS} objects`, DIGEST_RETRY_MS);
       return;
     }
-    const target = toTarget(upsert, manifest, this.#incarnation);
+    const traceparent = noteSpanOf(upsert.traceparent, {
+      name: 'take generation',
+      kind: SpanKind.CONSUMER,
+      attributes: stackAttributes(upsert),
+      startMs: sinceMs,
+    });
+    const target = { ...toTarget(upsert, manifest, this.#incarnation), traceparent };
     const before = held.received(target.stackId);
     held.take(target);
     if (before?.generation !== target.generation) {
@@ -170,6 +180,7 @@ export class Intake {
 
   async #fetch(upsert: Upsert): Promise<void> {
     const { stackId, generation } = upsert;
+    const sinceMs = this.#deps.clock.now();
     const stop = new AbortController();
     this.#fetching.set(stackId, stop);
     const signal = AbortSignal.any([stop.signal, this.#signal]);
@@ -178,7 +189,7 @@ export class Intake {
       signal.throwIfAborted();
       const manifest = await this.#deps.content.manifest(stackId, generation, upsert.manifestDigest, signal);
       signal.throwIfAborted();
-      this.#accept(upsert, manifest);
+      this.#accept(upsert, manifest, sinceMs);
     } catch (error) {
       if (signal.aborted) return;
       this.#nack(upsert, NackCode.CONTENT_UNAVAILABLE, errorText(error), CONTENT_RETRY_MS);
@@ -209,7 +220,7 @@ export class Intake {
   }
 }
 
-function toTarget(upsert: Upsert, manifest: Manifest, incarnation: string): StackTarget {
+function toTarget(upsert: Upsert, manifest: Manifest, incarnation: string): Omit<StackTarget, 'traceparent'> {
   const { stackId, stackName, generation, deploymentObjectId, optionsDigest, salt, revision } = upsert;
   const options = upsert.options ?? create(ApplyOptionsSchema);
   const publishedAtMs = upsert.publishedAt ? timestampMs(upsert.publishedAt) : 0;

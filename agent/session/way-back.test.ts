@@ -24,7 +24,7 @@ function wayBackOf(stackId: string, texts: Readonly<Record<string, string>>): Ke
       optionsDigest: createHash('sha256').update('options').digest(),
       options: create(ApplyOptionsSchema, { confirmSeconds: 9 }),
     },
-    ...{ salt: createHash('md5').update('salt').digest(), publishedAtMs: 5, incarnation: 'test' },
+    ...{ salt: createHash('md5').update('salt').digest(), publishedAtMs: 5, incarnation: 'test', traceparent: '' },
     revision: create(RevisionSchema, { xid: 1n, seq: 2n, nonce: 2n ** 63n }),
   };
   const documents = new Map(Object.values(texts).map((text) => [hash('sha256', text), text]));

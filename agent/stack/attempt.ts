@@ -1,3 +1,4 @@
+import { activeTraceparent } from '#lib/tracing.ts';
 import type { ObjectStatus } from '#proto/brokkr/v1/content_pb.js';
 import { attemptEvent } from '../apply/report.ts';
 import type { Engine } from '../engine.ts';
@@ -19,6 +20,8 @@ export interface AttemptEnd {
  */
 export interface Attempt extends OpenAttempt {
   readonly startedAtMs: number;
+  /** W3C trace context of what it is made for; '' when it is not sampled. */
+  readonly traceparent: string;
 }
 
 /**
@@ -28,16 +31,17 @@ export interface Attempt extends OpenAttempt {
 export async function beginAttempt(
   engine: Engine,
   inventory: Inventory,
-  wanted: Pick<OpenAttempt, 'type' | 'generation' | 'deploymentObjectId'>,
+  wanted: Pick<Attempt, 'type' | 'generation' | 'deploymentObjectId' | 'traceparent'>,
 ): Promise<Attempt> {
   const open = inventory.head.attempt;
+  const { traceparent } = wanted;
   const startedAtMs = engine.clock.monotonic();
-  if (open && open.type === wanted.type && open.generation === wanted.generation) return { ...open, startedAtMs };
+  if (open && open.type === wanted.type && open.generation === wanted.generation) return { ...open, startedAtMs, traceparent };
   if (open) {
     await endAttempt(
       engine,
       inventory,
-      { ...open, startedAtMs },
+      { ...open, startedAtMs, traceparent: '' },
       {
         eventType: open.type,
         success: false,
@@ -51,7 +55,7 @@ export async function beginAttempt(
 
 /** Reports how an attempt ended and closes it in the inventory, which is still to be stored. */
 export async function endAttempt(engine: Engine, inventory: Inventory, attempt: Attempt, end: AttemptEnd): Promise<void> {
-  const { id, generation, deploymentObjectId, startedAtMs } = attempt;
+  const { id, generation, deploymentObjectId, startedAtMs, traceparent } = attempt;
   await engine.report.event(
     attemptEvent({
       attemptId: id,
@@ -64,6 +68,7 @@ export async function endAttempt(engine: Engine, inventory: Inventory, attempt: 
       objects: [...end.objects],
       counts: { ...end.counts },
       atMs: engine.clock.now(),
+      traceparent: activeTraceparent() ?? traceparent,
       durationMs: Math.round(engine.clock.monotonic() - startedAtMs),
     }),
   );

@@ -53,7 +53,7 @@ export function isStale(goal: Goal, tombstone: StackTombstone): boolean {
 export function unfinishedRemoval({ head, entries }: Inventory): StackTombstone | undefined {
   const { tombstone, stackId, stackName, incarnation, revision } = head;
   if (!tombstone || entries.size > 0) return undefined;
-  return { ...tombstone, stackId, stackName, incarnation, revision, approved: false };
+  return { ...tombstone, stackId, stackName, incarnation, revision, approved: false, traceparent: '' };
 }
 
 /** Whether two states have the same manifest and options. */

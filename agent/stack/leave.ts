@@ -1,4 +1,5 @@
 import { keyString } from '#lib/object.ts';
+import { inSpanOf } from '#lib/tracing.ts';
 import { DeletionPolicy, type ObjectStatus } from '#proto/brokkr/v1/content_pb.js';
 import { statusText } from '../apply/report.ts';
 import type { Engine } from '../engine.ts';
@@ -7,6 +8,7 @@ import type { Inventory } from '../inventory/inventory.ts';
 import { rebuildInventory } from '../inventory/rebuild.ts';
 import { type Judged, judgeRemovals, keptStatus } from '../prune/prune.ts';
 import { isNews, pruneAll, type Removal, type RemoveAgain, removeAgain, tellRemovals } from '../prune/run.ts';
+import { stackAttributes } from '../spans.ts';
 import { type Attempt, beginAttempt, endAttempt, openAttempt } from './attempt.ts';
 import { forget, inventoryView } from './removals.ts';
 import type { StackTombstone } from './target.ts';
@@ -36,6 +38,12 @@ export interface LeaveInput {
  * broker has been told. Rejects with the signal's reason or when the inventory cannot be stored.
  */
 export async function leaveStack(input: LeaveInput, signal: AbortSignal): Promise<LeaveEnd> {
+  const { tombstone } = input;
+  const span = { name: 'remove stack', attributes: stackAttributes(tombstone) };
+  return await inSpanOf(tombstone.traceparent, span, () => removeAll(input, signal));
+}
+
+async function removeAll(input: LeaveInput, signal: AbortSignal): Promise<LeaveEnd> {
   const { engine, inventory, tombstone, stop } = input;
   if (inventory.head.partial) {
     const problem = await rebuildInventory(engine, inventory, stop, signal);
@@ -46,9 +54,9 @@ export async function leaveStack(input: LeaveInput, signal: AbortSignal): Promis
   if (engine.deletionsHeld() && inventory.entries.size > 0) {
     return kept('deletions are held until the history of the broker is confirmed', undefined);
   }
-  const { policy, generation } = tombstone;
+  const { policy, generation, traceparent } = tombstone;
   const { deploymentObjectId } = inventory.head;
-  const attempt = await beginAttempt(engine, inventory, { type: 'PRUNE', generation, deploymentObjectId });
+  const attempt = await beginAttempt(engine, inventory, { type: 'PRUNE', generation, deploymentObjectId, traceparent });
   inventory.head = { ...inventory.head, tombstone: { policy, generation }, attempt: openAttempt(attempt) };
   const judged = judge(input);
   const total = inventory.entries.size;

@@ -1,5 +1,6 @@
 import { errorText } from '#lib/errors.ts';
 import { keyString } from '#lib/object.ts';
+import { inNewTrace, inSpanOf } from '#lib/tracing.ts';
 import { type ObjectStatus, Phase } from '#proto/brokkr/v1/content_pb.js';
 import { applyAll, type Outcomes, type WaveGate } from '../apply/apply.ts';
 import { failureClass, type Prepared, prepareStack, type WantedKind } from '../apply/content.ts';
@@ -15,6 +16,7 @@ import type { Inventory } from '../inventory/inventory.ts';
 import type { ErrorClass } from '../kube/errors.ts';
 import { type Judged, keptStatus } from '../prune/prune.ts';
 import { isNews, type Removal, removeAgain, tellRemovals } from '../prune/run.ts';
+import { stackAttributes } from '../spans.ts';
 import { type Attempt, beginAttempt, endAttempt } from './attempt.ts';
 import type { Proof } from './confirmation.ts';
 import { keepFinished } from './finished-jobs.ts';
@@ -30,9 +32,23 @@ import type { SyncEnd, SyncInput } from './sync-input.ts';
  * what the inventory holds as applied is not sent again. Rejects only with the signal's reason or when the inventory cannot be stored.
  */
 export async function syncStack(input: SyncInput, signal: AbortSignal): Promise<SyncEnd> {
-  const { engine, inventory, goal, target, suspects } = input;
+  const { inventory, goal, target } = input;
   const type = isSettled(inventory, target) ? 'DRIFT' : goal === target ? 'APPLY' : 'ROLLBACK';
-  const attempt = await beginAttempt(engine, inventory, { ...target, type });
+  const span = { name: 'sync stack', attributes: { ...stackAttributes(target), 'brokkr.attempt.type': type } };
+  // What others changed has nothing to do with the publication any more.
+  if (type === 'DRIFT') return await inNewTrace(span, () => attemptSync(input, type, '', signal));
+  return await inSpanOf(goal.traceparent, span, () => attemptSync(input, type, goal.traceparent, signal));
+}
+
+async function attemptSync(
+  input: SyncInput,
+  type: 'DRIFT' | 'APPLY' | 'ROLLBACK',
+  traceparent: string,
+  signal: AbortSignal,
+): Promise<SyncEnd> {
+  const { engine, inventory, goal, target, suspects } = input;
+  const { generation, deploymentObjectId } = target;
+  const attempt = await beginAttempt(engine, inventory, { type, generation, deploymentObjectId, traceparent });
   receive(inventory, goal, engine.origin(goal.incarnation));
   if (goal.options.paused) {
     await inventory.save(signal);

@@ -28,6 +28,8 @@ export interface StackTarget {
   readonly incarnation: string;
   /** Position of the change in the broker's log. */
   readonly revision: Revision | undefined;
+  /** W3C trace context of its taking, or else of its publication; '' when it is not sampled. */
+  readonly traceparent: string;
 }
 
 /** A stack that leaves this agent. */
@@ -46,6 +48,8 @@ export interface StackTombstone {
   readonly incarnation: string;
   /** Position of the change in the broker's log. */
   readonly revision: Revision | undefined;
+  /** W3C trace context of the stack's deletion; '' when it is not sampled, or when the stack only left. */
+  readonly traceparent: string;
 }
 
 /** A generation the agent can go back to: it was applied as a whole and healthy. */

@@ -11,6 +11,7 @@ import {
 import { type ReflectMessage, reflect } from '@bufbuild/protobuf/reflect';
 import type { HandlerContext } from '@connectrpc/connect';
 import { BrokkrError, type JsonValue } from '#lib/errors.ts';
+import { activeTraceparent, sampledTraceparent } from '#lib/tracing.ts';
 import type { Database, Transaction } from '../database.ts';
 import { callKey, principalKey } from '../http/context.ts';
 import type { Principal } from './principal.ts';
@@ -22,6 +23,7 @@ import {
   type RememberedAnswer,
   recallAnswer,
   rememberAnswer,
+  setTraceparent,
 } from './store.ts';
 
 /** A request that changes something, inside its transaction. */
@@ -30,6 +32,8 @@ export interface Command {
   readonly principal: Principal;
   readonly ctx: HandlerContext;
   readonly dryRun: boolean;
+  /** W3C trace context for what the request makes: of its own span, or the caller's while no traces are made here; undefined when not sampled. */
+  readonly traceparent: string | undefined;
   /** Adds an audit row with the true actor, written in the same transaction. Never put a secret into `details`. */
   audit(
     action: string,
@@ -108,17 +112,22 @@ async function runCommand<I extends DescMessage, O extends DescMessage>(
   const principal = principalOf(ctx);
   const dryRun = (request as { dryRun?: boolean }).dryRun === true;
   const idempotency = dryRun ? undefined : idempotencyOf(ctx, principal, method, request);
+  const traceparent = activeTraceparent() ?? sampledTraceparent(ctx.requestHeader.get('traceparent') ?? undefined);
   let committedChanges: readonly Change[] = [];
   try {
     const answer = await db.transaction(async (tx) => {
       committedChanges = [];
+      if (traceparent !== undefined) await setTraceparent(tx, traceparent);
       if (idempotency) {
         const known = await recallAnswer(tx, idempotency);
         if (known) return replay(method, known, ctx);
       }
       const audits: AuditEntry[] = [];
       const changes: Change[] = [];
-      const message = create(method.output, await operation(request, commandOf(tx, principal, ctx, dryRun, audits, changes)));
+      const message = create(
+        method.output,
+        await operation(request, commandOf({ tx, principal, ctx, dryRun, traceparent }, audits, changes)),
+      );
       await tx.em.flush();
       await insertAudit(tx, audits);
       if (idempotency) {
@@ -148,19 +157,14 @@ class DryRun extends Error {
 }
 
 function commandOf(
-  tx: Transaction,
-  principal: Principal,
-  ctx: HandlerContext,
-  dryRun: boolean,
+  given: Pick<Command, 'tx' | 'principal' | 'ctx' | 'dryRun' | 'traceparent'>,
   audits: AuditEntry[],
   changes: Change[],
 ): Command {
+  const { principal, ctx } = given;
   const call = ctx.values.get(callKey);
   return {
-    tx,
-    principal,
-    ctx,
-    dryRun,
+    ...given,
     audit: (action, resourceType, resourceId, details) =>
       void audits.push({
         principal,

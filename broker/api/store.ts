@@ -109,3 +109,8 @@ export async function rememberAnswer(
     JSON.stringify(etag === undefined ? {} : { etag }),
   ]);
 }
+
+/** Lets what the transaction does to webhooks belong to a trace (`webhook_queue`). */
+export async function setTraceparent(tx: Queryable, traceparent: string): Promise<void> {
+  await tx.query(`select set_config('brokkr.traceparent', $1, true)`, [traceparent]);
+}

@@ -10,7 +10,7 @@ import type { Principal } from '../api/principal.ts';
 import { gateToProto, type StoredGate, storeGate } from '../targeting/gate.ts';
 import { findGate } from '../targeting/gate-store.ts';
 import { type Acceptance, listReached } from '../targeting/store.ts';
-import { type Content, type ContentDeps, publish, readContent, traceparentOf } from './content.ts';
+import { type Content, type ContentDeps, publish, readContent } from './content.ts';
 import { findDeploymentObjectRow, findManifest } from './content-store.ts';
 import { diffManifests, type ManifestChange, manifestFromProto } from './manifest.ts';
 import { decodeOptions, encodeOptions, nextOptions, normalOptions, sameOptions } from './options.ts';
@@ -175,7 +175,7 @@ async function changeHead(
     cause,
     gate,
     principal: command.principal,
-    traceparent: traceparentOf(command),
+    traceparent: command.traceparent,
   });
 }
 

@@ -12,7 +12,6 @@ import {
   findRevision,
   insertPause,
 } from './commands-store.ts';
-import { traceparentOf } from './content.ts';
 import { decodeOptions, encodeOptions } from './options.ts';
 import { assertVersion, lockOwned } from './stacks.ts';
 import { type Head, moveHead, type StackRow } from './store.ts';
@@ -115,5 +114,5 @@ async function move(
   command.change({ kind: 'stack', stackId: stack.id });
   const { principal, tx } = command;
   const encoded = encodeOptions(options);
-  return await moveHead(tx, { ...head, stackId: stack.id, options: encoded, principal, traceparent: traceparentOf(command) });
+  return await moveHead(tx, { ...head, stackId: stack.id, options: encoded, principal, traceparent: command.traceparent });
 }

@@ -2,7 +2,6 @@ import { toBinary } from '@bufbuild/protobuf';
 import { manifestDigest } from '#lib/digest.ts';
 import { BrokkrError, type JsonValue } from '#lib/errors.ts';
 import { isOpaque, type Manifest } from '#lib/object.ts';
-import { activeTraceparent, sampledTraceparent } from '#lib/tracing.ts';
 import { HARD_LIMITS, type YamlLimits } from '#lib/yaml.ts';
 import type { PublishResult } from '#lib/yaml-content.ts';
 import type { YamlPool } from '#lib/yaml-pool.ts';
@@ -154,7 +153,7 @@ export async function publish(
     cause: 'content',
     gate,
     principal: command.principal,
-    traceparent: traceparentOf(command),
+    traceparent: command.traceparent,
   });
   command.audit('deployment.created', 'deployment_object', object.id, {
     stack_id: stack.id,
@@ -170,9 +169,4 @@ export async function publish(
 async function endsInMarker(tx: Queryable, stack: StackRow): Promise<boolean> {
   const head = stack.deployment_object_id === null ? undefined : await findManifest(tx, stack.deployment_object_id);
   return head?.is_deletion_marker === true;
-}
-
-/** Trace context for the head that a request makes: of its own span, or the caller's while no traces are made here; null when not sampled. */
-export function traceparentOf({ ctx }: Command): string | null {
-  return activeTraceparent() ?? sampledTraceparent(ctx.requestHeader.get('traceparent') ?? undefined) ?? null;
 }

@@ -175,7 +175,7 @@ export async function deleteStack(id: string, command: Command): Promise<void> {
  */
 export async function deleteStacks(command: Command, ids: readonly string[]): Promise<void> {
   if (ids.length === 0) return;
-  for (const { id, name } of await deleteStackRows(command.tx, ids, command.principal, {
+  for (const { id, name } of await deleteStackRows(command.tx, ids, command, {
     ...emptyManifest(),
     checksum: EMPTY_CHECKSUM,
   })) {

@@ -125,8 +125,8 @@ export interface Head {
   /** When undefined, a head with the content of the one before keeps its gate, and any other has none. */
   readonly gate?: StoredGate | undefined;
   readonly principal: Principal;
-  /** W3C trace context of the request. */
-  readonly traceparent: string | null;
+  /** See `Command`. */
+  readonly traceparent: string | undefined;
 }
 
 /**
@@ -142,12 +142,12 @@ export async function moveHead(tx: Queryable, head: Head): Promise<StackRow> {
        where o.id = $1 and o.deployment_object_id = $2 and not $13
      ), s as (
        update stack set generation = generation + 1, deployment_object_id = $2, manifest_digest = $3, options = $4, options_digest = $5,
-         deletion_policy = $6, traceparent = $7, head_at = clock_timestamp(), version = version + 1, updated_at = now(),
+         deletion_policy = $6, head_at = clock_timestamp(), version = version + 1, updated_at = now(),
          gated = exists (select from gate where not_before is not null or windows is not null)
        where id = $1 returning *
      ), kept as (
-       insert into stack_generation (stack_id, generation, deployment_object_id, options, options_digest, cause, actor_type, actor_id, created_at, not_before, windows)
-       select s.id, s.generation, s.deployment_object_id, s.options, s.options_digest, $8, $9, $10, s.head_at, gate.not_before, gate.windows
+       insert into stack_generation (stack_id, generation, deployment_object_id, options, options_digest, cause, actor_type, actor_id, created_at, traceparent, not_before, windows)
+       select s.id, s.generation, s.deployment_object_id, s.options, s.options_digest, $8, $9, $10, s.head_at, $7::text, gate.not_before, gate.windows
        from s left join gate on true
      )
      select ${COLUMNS}, s.gated from s`,
@@ -158,7 +158,7 @@ export async function moveHead(tx: Queryable, head: Head): Promise<StackRow> {
       head.options.bytes,
       head.options.digest,
       head.options.deletionPolicy,
-      head.traceparent,
+      head.traceparent ?? null,
       head.cause,
       head.principal.kind,
       actorId(head.principal) ?? null,
@@ -179,7 +179,7 @@ export async function moveHead(tx: Queryable, head: Head): Promise<StackRow> {
 export async function deleteStackRows(
   tx: Queryable,
   ids: readonly string[],
-  principal: Principal,
+  { principal, traceparent }: { readonly principal: Principal; readonly traceparent: string | undefined },
   marker: { readonly manifest: Uint8Array; readonly manifestDigest: Uint8Array; readonly checksum: string },
 ): Promise<{ id: string; name: string }[]> {
   const locked = await tx.query<{ id: string }>(
@@ -197,8 +197,8 @@ export async function deleteStackRows(
          deleted_at = now(), updated_at = now(), version = s.version + 1
        from marker where marker.stack_id = s.id returning s.*
      ), kept as (
-       insert into stack_generation (stack_id, generation, deployment_object_id, options, options_digest, cause, actor_type, actor_id, created_at)
-       select s.id, s.generation, s.deployment_object_id, s.options, s.options_digest, 'deletion', $5, $6, s.head_at from s
+       insert into stack_generation (stack_id, generation, deployment_object_id, options, options_digest, cause, actor_type, actor_id, created_at, traceparent)
+       select s.id, s.generation, s.deployment_object_id, s.options, s.options_digest, 'deletion', $5, $6, s.head_at, $7 from s
      )
      select id, name from s order by id`,
     [
@@ -208,6 +208,7 @@ export async function deleteStackRows(
       marker.manifestDigest,
       principal.kind,
       actorId(principal) ?? null,
+      traceparent ?? null,
     ],
   );
 }

@@ -5,7 +5,6 @@ import { ApplyOptionsSchema } from '#proto/brokkr/v1/content_pb.js';
 import { type Stack, StackSchema, type UpdateStackRequest } from '#proto/brokkr/v1/stacks_pb.js';
 import type { Command } from '../api/command.ts';
 import { timestampMs } from '../database.ts';
-import { traceparentOf } from './content.ts';
 import { StackEntity } from './entities.ts';
 import { copyOptions, decodeOptions, encodeOptions, nextOptions, normalOptions, sameOptions } from './options.ts';
 import { assertOptions } from './options-check.ts';
@@ -59,7 +58,7 @@ export async function updateStack(request: UpdateStackRequest, command: Command)
     options: encodeOptions(options),
     cause: 'options',
     principal: command.principal,
-    traceparent: traceparentOf(command),
+    traceparent: command.traceparent,
   });
 }
 

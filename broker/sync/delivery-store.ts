@@ -63,6 +63,8 @@ export interface TombstoneRow {
   readonly policy: 'delete' | 'orphan' | 'delete_and_wait';
   readonly approved: boolean;
   readonly generation: string;
+  /** Of the stack's deletion. */
+  readonly traceparent: string | null;
 }
 
 /** Turns the pairs' rows into tombstones by their stack's present policy and returns them; pairs without a row are left out. */
@@ -72,7 +74,8 @@ export async function writeTombstones(tx: Queryable, pairs: readonly Pair[]): Pr
        phase = case when d.desired = 'entry' then 'pending' else d.phase end, updated_at = now()
      from unnest($1::uuid[], $2::uuid[]) u(agent_id, stack_id) join stack s on s.id = u.stack_id
      where d.agent_id = u.agent_id and d.stack_id = u.stack_id
-     returning d.agent_id, d.stack_id, s.name as stack_name, d.policy, d.approved, d.generation`,
+     returning d.agent_id, d.stack_id, s.name as stack_name, d.policy, d.approved, d.generation,
+       (select g.traceparent from stack_generation g where g.stack_id = s.id and g.generation = s.generation and g.cause = 'deletion')`,
     [pairs.map((p) => p.agentId), pairs.map((p) => p.stackId)],
   );
 }

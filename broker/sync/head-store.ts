@@ -19,7 +19,7 @@ export interface HeadRow {
 export async function findHead(tx: Queryable, stackId: string, generation: bigint): Promise<HeadRow | undefined> {
   const rows = await tx.query<HeadRow>(
     `select s.id as stack_id, s.name as stack_name, g.generation, g.deployment_object_id, d.manifest, d.manifest_digest, g.options, g.options_digest,
-       s.salt, s.traceparent, g.created_at
+       s.salt, g.traceparent, g.created_at
      from stack_generation g join stack s on s.id = g.stack_id join deployment_object d on d.id = g.deployment_object_id
      where g.stack_id = $1 and g.generation = $2`,
     [stackId, generation.toString()],

@@ -191,6 +191,8 @@ export interface EventInsert {
   readonly counts: string;
   readonly durationMs: number;
   readonly occurredAtMs: number | undefined;
+  /** W3C trace context for what the event causes. */
+  readonly traceparent: string | undefined;
 }
 
 /** Events of one run of an agent. */
@@ -249,10 +251,10 @@ async function storeEvents(
   rows: readonly { readonly agentId: string; readonly event: EventInsert }[],
 ): Promise<void> {
   await tx.query(
-    `insert into agent_event (agent_id, stack_id, deployment_object_id, generation, attempt_id, event_type, status, message, objects, counts, duration_ms, occurred_at)
-     select distinct on (u.agent_id, u.attempt_id) u.agent_id, k.id, o.id, u.generation, u.attempt_id, u.event_type, u.status, u.message, u.objects, u.counts::jsonb, u.duration, u.at
-     from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[], $9::bytea[], $10::text[], $11::integer[], $12::timestamptz[])
-       u(agent_id, stack_id, object_id, generation, attempt_id, event_type, status, message, objects, counts, duration, at)
+    `insert into agent_event (agent_id, stack_id, deployment_object_id, generation, attempt_id, event_type, status, message, objects, counts, duration_ms, occurred_at, traceparent)
+     select distinct on (u.agent_id, u.attempt_id) u.agent_id, k.id, o.id, u.generation, u.attempt_id, u.event_type, u.status, u.message, u.objects, u.counts::jsonb, u.duration, u.at, u.traceparent
+     from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[], $9::bytea[], $10::text[], $11::integer[], $12::timestamptz[], $13::text[])
+       u(agent_id, stack_id, object_id, generation, attempt_id, event_type, status, message, objects, counts, duration, at, traceparent)
      left join stack k on k.id = u.stack_id left join deployment_object o on o.id = u.object_id
      where not exists (select from agent_event e where e.attempt_id = u.attempt_id and e.agent_id = u.agent_id)`,
     [
@@ -268,6 +270,7 @@ async function storeEvents(
       rows.map((r) => r.event.counts),
       rows.map((r) => r.event.durationMs),
       rows.map((r) => (r.event.occurredAtMs === undefined ? null : new Date(r.event.occurredAtMs))),
+      rows.map((r) => r.event.traceparent ?? null),
     ],
   );
 }

@@ -5,6 +5,7 @@ import { BrokkrError, errorText } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Task } from '#lib/run.ts';
 import { Wakeup } from '#lib/signal.ts';
+import { traceparentOf } from '#lib/tracing.ts';
 import { Health, type ObjectStatus, Phase } from '#proto/brokkr/v1/content_pb.js';
 import { type AttemptEvent, type StackHealth, type StackStatus, StackStatusSchema } from '#proto/brokkr/v1/sync_pb.js';
 import type { Database } from '../database.ts';
@@ -17,6 +18,7 @@ import {
   updateStatuses,
   upsertHealth,
 } from './ingest-store.ts';
+import { type TracedEvent, traceEvent } from './traced-event.ts';
 
 /** What the ingestion path needs. `changed` is told the stacks whose status was stored, `delivered` how far generations have come. */
 export interface IngestDeps {
@@ -36,7 +38,7 @@ export interface Reporter {
 interface PendingEvents {
   readonly reporter: Reporter;
   readonly bootId: string;
-  readonly events: readonly AttemptEvent[];
+  readonly events: readonly TracedEvent[];
   readonly settled: PromiseWithResolvers<bigint | undefined>;
 }
 
@@ -93,10 +95,15 @@ export class Ingest implements Task {
     if (this.#pendingEvents + events.length > MAX_PENDING_EVENTS)
       throw new BrokkrError('too_many_requests', `${MAX_PENDING_EVENTS} events are waiting to be stored`);
     const settled = Promise.withResolvers<bigint | undefined>();
+    const traced = events.map((event) => traceEvent(reporter.agentId, event));
     this.#pendingEvents += events.length;
-    this.#events.push({ reporter, bootId, events, settled });
+    this.#events.push({ reporter, bootId, events: traced, settled });
     this.#wakeup.wake();
-    return await settled.promise;
+    try {
+      return await settled.promise;
+    } finally {
+      for (const item of traced) item.traced?.span.end();
+    }
   }
 
   /** Runs until aborted and everything taken is written (or one last attempt failed). */
@@ -276,7 +283,7 @@ function toHealth(reporter: Reporter, item: StackHealth): HealthUpsert {
   };
 }
 
-function toInsert(event: AttemptEvent): EventInsert {
+function toInsert({ event, traced }: TracedEvent): EventInsert {
   return {
     seq: event.seq,
     attemptId: event.attemptId,
@@ -290,6 +297,7 @@ function toInsert(event: AttemptEvent): EventInsert {
     counts: JSON.stringify(event.counts),
     durationMs: event.durationMs,
     occurredAtMs: event.at ? protoMs(event.at) : undefined,
+    traceparent: traced && traceparentOf(traced),
   };
 }
 

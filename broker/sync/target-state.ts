@@ -19,6 +19,8 @@ export type Desired =
       readonly stackName: string;
       readonly policy: 'delete' | 'orphan' | 'delete_and_wait';
       readonly approved: boolean;
+      /** Of the stack's deletion; '' without one. */
+      readonly traceparent: string;
     };
 
 /** A message of the broker without its numbers. */
@@ -96,9 +98,9 @@ export class TargetState {
 /** The order to remove a stack, with everything but the position it stands for. */
 export function tombstoneOf(
   stackId: string,
-  { generation, stackName, policy, approved }: Extract<Desired, { kind: 'tombstone' }>,
-): Pick<Tombstone, 'stackId' | 'stackName' | 'generation' | 'policy' | 'approved'> {
-  return { stackId, stackName, generation, policy: POLICIES[policy], approved };
+  { generation, stackName, policy, approved, traceparent }: Extract<Desired, { kind: 'tombstone' }>,
+): Omit<Tombstone, '$typeName' | '$unknown' | 'revision'> {
+  return { stackId, stackName, generation, policy: POLICIES[policy], approved, traceparent };
 }
 
 /** A message without its numbers, as it goes over the wire. */

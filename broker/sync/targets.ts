@@ -130,5 +130,6 @@ function tombstoneOf(row: TombstoneRow): Desired {
     stackName: row.stack_name,
     policy: row.policy,
     approved: row.approved,
+    traceparent: row.traceparent ?? '',
   };
 }

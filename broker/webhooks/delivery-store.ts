@@ -85,6 +85,8 @@ export interface ClaimedDelivery {
   readonly payload: string;
   /** This attempt included. */
   readonly attempts: number;
+  /** W3C trace context of what happened. */
+  readonly traceparent: string | null;
   readonly subscription: {
     readonly id: string;
     readonly max_retries: number;
@@ -157,7 +159,7 @@ const CLAIM = `with busy as (
   update webhook_delivery d set status = 'acquired', acquired_by = $1, due_at = clock_timestamp() + make_interval(secs => $4),
     attempts = d.attempts + 1, last_attempt_at = now()
   from due where d.id = due.id
-  returning d.id, d.event_id, d.event_type, d.payload, d.attempts,
+  returning d.id, d.event_id, d.event_type, d.payload, d.attempts, d.traceparent,
     due.subscription_id, due.max_retries, due.timeout_seconds, due.sealed, due.key_id`;
 
 interface SubscriptionColumns {

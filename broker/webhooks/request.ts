@@ -12,18 +12,21 @@ export interface WebhookMessage {
   readonly payload: string;
   /** Bound of the whole attempt. */
   readonly timeoutMs: number;
+  /** W3C trace context of what happened, when it is sampled. */
+  readonly traceparent: string | undefined;
 }
 
 /** The message of a delivery. */
-export function messageOf({ id, event_id, event_type, payload, subscription }: ClaimedDelivery): WebhookMessage {
+export function messageOf({ id, event_id, event_type, payload, traceparent, subscription }: ClaimedDelivery): WebhookMessage {
   const timeoutMs = subscription.timeout_seconds * 1000;
-  return { deliveryId: id, eventId: event_id, eventType: event_type, payload, timeoutMs };
+  const event = { eventId: event_id, eventType: event_type, payload, traceparent: traceparent ?? undefined };
+  return { deliveryId: id, ...event, timeoutMs };
 }
 
 /** What is posted now: signed with the time of this attempt, also by the secret before for as long as that counts. */
 export function requestOf(
   { url, authHeader, signing, previous }: WebhookSecrets,
-  { deliveryId, eventId, eventType, payload, timeoutMs }: WebhookMessage,
+  { deliveryId, eventId, eventType, payload, timeoutMs, traceparent }: WebhookMessage,
   nowMs: number,
 ): WebhookRequest {
   const signers = previous && nowMs < previous.untilMs ? [signing, previous.signing] : [signing];
@@ -35,6 +38,7 @@ export function requestOf(
     'x-brokkr-event-type': eventType,
     'x-brokkr-delivery-id': deliveryId,
     ...signatureHeaders(signers, { id: eventId, timestampSeconds, body: payload }),
+    ...(traceparent !== undefined && { traceparent }),
     ...(authHeader !== undefined && { authorization: authHeader }),
   };
   return { url, headers, body: payload, timeoutMs };

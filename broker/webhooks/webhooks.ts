@@ -2,6 +2,7 @@ import { validateHeaderValue } from 'node:http';
 import { timestampDate, timestampFromMs } from '@bufbuild/protobuf/wkt';
 import type { Clock } from '#lib/clock.ts';
 import { BrokkrError } from '#lib/errors.ts';
+import { activeTraceparent } from '#lib/tracing.ts';
 import type { Send } from '#lib/webhook-send.ts';
 import type { CreateWebhookRequest, UpdateWebhookRequest, WebhookFilters } from '#proto/brokkr/v1/webhooks_pb.js';
 import type { Command } from '../api/command.ts';
@@ -136,7 +137,8 @@ export async function testWebhook(
   const [eventId, eventType] = [newId(), 'webhook.test'];
   const timestamp = timestampDate(timestampFromMs(clock.now())).toISOString();
   const payload = JSON.stringify({ id: eventId, event_type: eventType, timestamp, data: { webhook_id: row.id } });
-  const message = { deliveryId: newId(), eventId, eventType, payload, timeoutMs: row.timeout_seconds * 1000 };
+  const event = { eventId, eventType, payload, traceparent: activeTraceparent() };
+  const message = { deliveryId: newId(), ...event, timeoutMs: row.timeout_seconds * 1000 };
   const outcome = await send(requestOf(secrets.open(row), message, clock.now()), signal);
   if (outcome.kind === 'delivered') return outcome.statusCode;
   throw new BrokkrError('webhook_test_failed', outcome.message, {

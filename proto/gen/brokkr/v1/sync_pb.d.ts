@@ -805,7 +805,7 @@ export declare type Upsert = Message<"brokkr.v1.Upsert"> & {
   blobs: Blob[];
 
   /**
-   * W3C trace context of the publication.
+   * W3C trace context of the publication; empty when it is not sampled.
    *
    * @generated from field: string traceparent = 12;
    */
@@ -906,6 +906,13 @@ export declare type Tombstone = Message<"brokkr.v1.Tombstone"> & {
    * @generated from field: optional brokkr.v1.Revision revision = 6;
    */
   revision?: Revision | undefined;
+
+  /**
+   * W3C trace context of the deletion; empty when it is not sampled, and when the stack only left the agent.
+   *
+   * @generated from field: string traceparent = 7;
+   */
+  traceparent: string;
 };
 
 /**
@@ -1323,6 +1330,13 @@ export declare type AttemptEvent = Message<"brokkr.v1.AttemptEvent"> & {
    * @generated from field: map<string, uint32> counts = 12;
    */
   counts: { [key: string]: number };
+
+  /**
+   * W3C trace context of the attempt; empty when it is not sampled.
+   *
+   * @generated from field: string traceparent = 13;
+   */
+  traceparent: string;
 };
 
 /**
