@@ -48,6 +48,8 @@ const REFUSED: readonly (readonly [chart: ChartName, what: string, values: objec
   ['brokkr-broker', 'TLS twice', { tls: { enabled: true, existingSecret: 'a', cert: 'b' } }, /tls.cert/],
   ['brokkr-broker', 'cert-manager without an issuer', { tls: { certManager: { enabled: true } } }, /tls.certManager.issuer/],
   ['brokkr-broker', 'a sidecar without telemetry', { telemetry: { sidecar: { enabled: true } } }, /telemetry.enabled/],
+  ['brokkr-broker', 'a collector without a port', { telemetry: { otlpEndpoint: 'http://collector' } }, /telemetry.otlpEndpoint/],
+  ['brokkr-agent', 'a collector without a scheme', { telemetry: { otlpEndpoint: 'collector:4317' } }, /telemetry.otlpEndpoint/],
   ['brokkr-broker', 'more than all traces', { telemetry: { samplingRate: 2 } }, /telemetry.samplingRate/],
   ['brokkr-broker', 'a credential as a setting', { broker: { settings: { 'database.url': 'x' } } }, /broker.settings/],
   ['brokkr-agent', 'no key', {}, /broker.pak/],

@@ -5,10 +5,12 @@ import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vites
 import { pakOf } from '../../lib/pak.ts';
 import { startHttp1Proxy } from '../http-proxy.ts';
 import { useKube } from '../kube.ts';
+import { startOtlpReceiver } from '../otlp/receiver.ts';
 import { testDatabase } from '../postgres.ts';
 import { type PostgresWire, recordPostgres } from '../postgres-wire.ts';
 import { startBroker } from '../processes.ts';
 import { socketsDuring, socketsOf } from '../sockets.ts';
+import { startWebhookSink } from '../webhook-sink.ts';
 import { configMap, healthyAt, type Rig, rigOn } from './rig.ts';
 
 let rig: Rig;
@@ -22,15 +24,15 @@ afterAll(() => wire[Symbol.asyncDispose]());
 const portOf = (url: string) => Number(new URL(url).port);
 
 /** Publish, change, delete; seen from the first dial of the agent to the last object gone. */
-async function story(name: string, label: string): Promise<void> {
-  const namespace = await rig.kube.namespace('story');
-  const stack = await rig.publish(name, configMap(namespace, 'a'), label);
-  await rig.status(stack.id, healthyAt(1));
-  const { generation } = await rig.publish(name, `${configMap(namespace, 'a', '2')}---\n${configMap(namespace, 'b')}`, label);
-  await rig.status(stack.id, healthyAt(generation));
-  await rig.broker.api('DELETE', `/api/v1/stacks/${stack.id}`);
+async function story(name: string, label: string, on = rig): Promise<void> {
+  const namespace = await on.kube.namespace('story');
+  const stack = await on.publish(name, configMap(namespace, 'a'), label);
+  await on.status(stack.id, healthyAt(1));
+  const { generation } = await on.publish(name, `${configMap(namespace, 'a', '2')}---\n${configMap(namespace, 'b')}`, label);
+  await on.status(stack.id, healthyAt(generation));
+  await on.broker.api('DELETE', `/api/v1/stacks/${stack.id}`);
   await expect
-    .poll(async () => (await rig.broker.api('GET', `/api/v1/stacks/${stack.id}/status`)).status, { timeout: 20_000 })
+    .poll(async () => (await on.broker.api('GET', `/api/v1/stacks/${stack.id}/status`)).status, { timeout: 20_000 })
     .toBe(404);
 }
 
@@ -51,6 +53,38 @@ describe('the broker', () => {
     expect(new Set(dialled.map(({ protocol, remotePort }) => `${protocol} ${remotePort}`))).toEqual(
       new Set([`tcp ${wire.port}`]),
     );
+  });
+});
+
+describe('the broker with webhooks and traces', () => {
+  // N-060
+  it('dials PostgreSQL, the endpoints of webhooks and the collector, and nothing else', async () => {
+    const seenAll = Promise.withResolvers<void>();
+    const receiver = await startOtlpReceiver();
+    const sink = await startWebhookSink(async (response) => {
+      await seenAll.promise; // a connection that is over at once could be missed
+      response.writeHead(204).end();
+    });
+    await using database = await recordPostgres((await testDatabase()).url);
+    const env = {
+      BROKKR__BROKER__WEBHOOK_ALLOWED_NETWORKS: '127.0.0.0/8',
+      ...receiver.settings('1'),
+    };
+    const own = rigOn(rig.kube, await startBroker({ databaseUrl: database.url, env }), database.url);
+    await own.broker.api('POST', '/api/v1/webhooks', { name: 'all', url: sink.url, event_types: ['*'] });
+    const agent = await own.register();
+    const work = async () => {
+      await own.start(agent);
+      await story('all-connections', agent.label, own);
+      await expect.poll(() => Math.min(receiver.spans.length, sink.received.length), { timeout: 20_000 }).toBeGreaterThan(0);
+      seenAll.resolve();
+    };
+    const seen = await socketsDuring(own.broker.pid, work());
+    const dialled = seen.filter(({ listens, localPort }) => !listens && localPort !== portOf(own.broker.url));
+    expect(new Set(dialled.map(({ protocol, remotePort }) => `${protocol} ${remotePort}`))).toEqual(
+      new Set([database.port, receiver.port, sink.port].map((port) => `tcp ${port}`)),
+    );
+    await own.broker.stop();
   });
 });
 

@@ -2,13 +2,13 @@ import { readFile } from 'node:fs/promises';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { type Authority, createAuthority } from '../certificate-authority.ts';
 import { dialGateway, startGateway, startHttp2Upstream } from '../gateway-rig.ts';
+import { beginTrace } from '../otlp/caller.ts';
 import { type OtlpReceiver, startOtlpReceiver } from '../otlp/receiver.ts';
 import { temporaryDirectory } from '../processes.ts';
 
 // Issue 6, traces through the gateway.
 
-const TRACE = 'c'.repeat(32);
-const CALLER = `00-${TRACE}-${'d'.repeat(16)}-01`;
+const { traceId, spanId, headers: caller } = beginTrace();
 let edge: Authority;
 let home: string;
 let receiver: OtlpReceiver;
@@ -32,37 +32,31 @@ async function passOn(traceparent: string | undefined, env: Readonly<Record<stri
   return { seen: String(seen[0]), line };
 }
 
-const traced = (samplingRate: string) => ({
-  BROKKR__TELEMETRY__ENABLED: 'true',
-  BROKKR__TELEMETRY__OTLP_ENDPOINT: receiver.url,
-  BROKKR__TELEMETRY__SAMPLING_RATE: samplingRate,
-});
-
 describe('a request through the gateway', () => {
   it('keeps its traceparent when the gateway makes no traces', async () => {
-    const { seen, line } = await passOn(CALLER, {});
-    expect(seen).toBe(CALLER);
+    const { seen, line } = await passOn(caller.traceparent, {});
+    expect(seen).toBe(caller.traceparent);
     expect(line).not.toHaveProperty('trace_id');
   });
 
   it('is a span between caller and upstream, which the access log names', async () => {
-    const { seen, line } = await passOn(CALLER, traced('0'));
-    const [span] = await receiver.trace(TRACE, ({ length }) => length === 1);
+    const { seen, line } = await passOn(caller.traceparent, receiver.settings('0'));
+    const [span] = await receiver.trace(traceId, ({ length }) => length === 1);
     expect(span).toMatchObject({
       service: 'brokkr-gateway',
       name: 'GET',
       kind: 'SERVER',
-      parentSpanId: 'd'.repeat(16),
+      parentSpanId: spanId,
       attributes: { 'http.request.method': 'GET', 'url.path': '/some/where', 'http.response.status_code': 503 },
       error: 'status 503',
     });
-    expect(seen).toBe(`00-${TRACE}-${span?.spanId}-01`);
-    expect(line).toMatchObject({ trace_id: TRACE, span_id: span?.spanId });
+    expect(seen).toBe(`00-${traceId}-${span?.spanId}-01`);
+    expect(line).toMatchObject({ trace_id: traceId, span_id: span?.spanId });
     expect(JSON.stringify(span)).not.toContain('secret');
   });
 
   it('is not sampled behind the gateway when the gateway decided so', async () => {
-    const { seen, line } = await passOn(undefined, traced('0'));
+    const { seen, line } = await passOn(undefined, receiver.settings('0'));
     expect(seen).toMatch(/^00-[0-9a-f]{32}-[0-9a-f]{16}-00$/);
     expect(line).not.toHaveProperty('trace_id');
   });

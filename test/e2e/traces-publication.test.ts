@@ -1,5 +1,6 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { useKube } from '../kube.ts';
+import { beginTrace } from '../otlp/caller.ts';
 import { type OtlpReceiver, type ReceivedSpan, startOtlpReceiver } from '../otlp/receiver.ts';
 import { testDatabase } from '../postgres.ts';
 import { startBroker } from '../processes.ts';
@@ -11,29 +12,15 @@ import { type AgentRecord, configMap, healthyAt, type Rig, rigOn, until } from '
 let receiver: OtlpReceiver;
 let sink: WebhookSink;
 let rig: Rig;
-const traced = (service: string, rate: string) => ({
-  BROKKR__TELEMETRY__ENABLED: 'true',
-  BROKKR__TELEMETRY__OTLP_ENDPOINT: receiver.url,
-  BROKKR__TELEMETRY__SAMPLING_RATE: rate,
-  BROKKR__TELEMETRY__SERVICE_NAME: service,
-});
 
 beforeAll(async () => {
   [receiver, sink] = await Promise.all([startOtlpReceiver(), startWebhookSink()]);
   const { url } = await testDatabase();
-  const env = { ...traced('broker', '0'), BROKKR__BROKER__WEBHOOK_ALLOWED_NETWORKS: '127.0.0.0/8' };
+  const env = { ...receiver.settings('0', 'broker'), BROKKR__BROKER__WEBHOOK_ALLOWED_NETWORKS: '127.0.0.0/8' };
   rig = rigOn(await useKube(), await startBroker({ databaseUrl: url, env }), url);
   const body = { name: 'all', url: sink.url, event_types: ['*'] };
   expect((await rig.broker.api('POST', '/api/v1/webhooks', body)).status).toBe(201);
 });
-
-let serial = 0;
-/** A trace that a caller of the API has begun. */
-function newTrace(sampled = true) {
-  const traceId = (++serial).toString(16).padStart(32, 'e');
-  const spanId = serial.toString(16).padStart(16, 'f');
-  return { traceId, spanId, headers: { traceparent: `00-${traceId}-${spanId}-0${sampled ? 1 : 0}` } };
-}
 
 async function publish(
   name: string,
@@ -80,10 +67,10 @@ describe.each(['stream', 'poll'])('a publication, by %s', (tier) => {
   // N-029, N-069
   it('is one trace to each object applied and pruned, and to each webhook', async () => {
     const agent = await rig.register();
-    await rig.start(agent, { env: { ...traced('agent', '0'), BROKKR__AGENT__TRANSPORT: tier } });
+    await rig.start(agent, { env: { ...receiver.settings('0', 'agent'), BROKKR__AGENT__TRANSPORT: tier } });
     const namespace = await rig.kube.namespace('traced');
     const service = `apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: ${namespace}}\nspec: {ports: [{port: 80}]}\n`;
-    const first = newTrace();
+    const first = beginTrace();
     const stack = await publish(`traced-${tier}`, `${configMap(namespace, 'a')}---\n${service}`, agent, first.headers);
     const around = [`agent: sync stack`, 'agent: take generation', APPLY, first.spanId];
     const wanted = [
@@ -111,14 +98,14 @@ describe.each(['stream', 'poll'])('a publication, by %s', (tier) => {
     expect(deliveries(first.traceId)).toEqual(expect.arrayContaining(sent));
     expect(deliveries(first.traceId)).toHaveLength(sent.length);
 
-    const second = newTrace();
+    const second = beginTrace();
     await publish(`traced-${tier}`, configMap(namespace, 'a'), agent, second.headers);
     const pruned = await arrived(second.traceId, [
       ['agent: prune Service', 'agent: sync stack', 'agent: take generation', APPLY, second.spanId],
     ]);
     expect(pruned.map(({ name }) => name)).not.toContain('apply ConfigMap');
 
-    const third = newTrace();
+    const third = beginTrace();
     await rig.broker.api('DELETE', `/api/v1/stacks/${stack.id}`, undefined, third.headers);
     const deletion = ['broker: DELETE /api/v1/stacks/{id}', third.spanId];
     await arrived(third.traceId, [
@@ -132,12 +119,12 @@ describe.each(['stream', 'poll'])('a publication, by %s', (tier) => {
 describe('a publication', () => {
   it('that is not sampled leaves no span with anybody, whatever the rate of the agent', async () => {
     const agent = await rig.register();
-    await rig.start(agent, { env: traced('eager-agent', '1') });
-    const unsampled = newTrace(false);
+    await rig.start(agent, { env: receiver.settings('1', 'eager-agent') });
+    const unsampled = beginTrace({ sampled: false });
     const yaml = configMap(await rig.kube.namespace('untraced'), 'a');
     const stack = await publish('untraced', yaml, agent, unsampled.headers);
     await rig.status(stack.id, healthyAt(stack.generation));
-    const sampled = newTrace();
+    const sampled = beginTrace();
     await publish('untraced', `${yaml}immutable: true\n`, agent, sampled.headers);
     await receiver.trace(sampled.traceId, (spans) => spans.some(({ name }) => name === 'sync stack'));
     expect(receiver.spans.filter(({ traceId }) => traceId === unsampled.traceId)).toEqual([]);
@@ -148,18 +135,18 @@ describe('a publication', () => {
   it('keeps its trace through an agent that makes none', async () => {
     const agent = await rig.register();
     await rig.start(agent);
-    const { traceId, spanId, headers } = newTrace();
+    const { traceId, spanId, headers } = beginTrace();
     await publish('passed-on', configMap(await rig.kube.namespace('passed-on'), 'a'), agent, headers);
     await arrived(traceId, [['broker: deliver deployment.applied', 'broker: store event', APPLY, spanId]]);
   });
 
   it('names objects that fail, and says nothing of what is in them', async () => {
     const agent = await rig.register();
-    await rig.start(agent, { env: traced('agent', '0') });
+    await rig.start(agent, { env: receiver.settings('0', 'agent') });
     const namespace = await rig.kube.namespace('failing');
     const secret = `apiVersion: v1\nkind: Secret\nmetadata: {name: s, namespace: ${namespace}}\nstringData: {password: hunter2}\n`;
     const missing = `apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: ${namespace}-missing}\ndata: {key: hunter2}\n`;
-    const { traceId, headers } = newTrace();
+    const { traceId, headers } = beginTrace();
     await publish('failing', `${secret}---\n${missing}`, agent, headers);
     const spans = await receiver.trace(traceId, (found) =>
       ['apply ConfigMap', 'deliver deployment.failed'].every((name) => found.some((span) => span.name === name)),
@@ -173,7 +160,7 @@ describe('a publication', () => {
 
   it('is behind a correction of drift no more: that is a trace of its own, at the rate of the agent', async () => {
     const agent = await rig.register();
-    await rig.start(agent, { env: traced('watchful-agent', '1') });
+    await rig.start(agent, { env: receiver.settings('1', 'watchful-agent') });
     const namespace = await rig.kube.namespace('drifting');
     const stack = await publish('drifting', configMap(namespace, 'a'), agent, {});
     await rig.status(stack.id, healthyAt(stack.generation));

@@ -4,6 +4,7 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { mintKey } from '../../lib/pak.ts';
 import { openBlackhole } from '../blackhole.ts';
 import { createAuthority } from '../certificate-authority.ts';
+import { beginTrace } from '../otlp/caller.ts';
 import { type OtlpReceiver, startOtlpReceiver } from '../otlp/receiver.ts';
 import { type TestDatabase, testDatabase } from '../postgres.ts';
 import { startBroker, type TestBroker, temporaryDirectory } from '../processes.ts';
@@ -18,32 +19,19 @@ beforeAll(async () => {
   receiver = await startOtlpReceiver();
 });
 
-let serial = 0;
-/** Names a trace of its own. */
-function newTrace(sampled = true) {
-  const traceId = (++serial).toString(16).padStart(32, 'a');
-  const spanId = serial.toString(16).padStart(16, 'b');
-  return { traceId, spanId, headers: { traceparent: `00-${traceId}-${spanId}-0${sampled ? 1 : 0}` } };
-}
-
 function startTraced(env: Readonly<Record<string, string>> = {}): Promise<TestBroker> {
   return startBroker({
     databaseUrl: database.url,
     adminKey,
-    env: {
-      BROKKR__TELEMETRY__ENABLED: 'true',
-      BROKKR__TELEMETRY__OTLP_ENDPOINT: receiver.url,
-      BROKKR__TELEMETRY__SAMPLING_RATE: '0',
-      ...env,
-    },
+    env: { ...receiver.settings('0'), ...env },
   });
 }
 
 describe('traces of requests', () => {
   // N-028, N-046
   it('arrive at the collector, named for the request, as children of the caller', async () => {
-    const broker = await startTraced({ BROKKR__TELEMETRY__SERVICE_NAME: 'broker-of-the-test' });
-    const { traceId, spanId, headers } = newTrace();
+    const broker = await startTraced(receiver.settings('0', 'broker-of-the-test'));
+    const { traceId, spanId, headers } = beginTrace();
     await broker.api('GET', '/api/v1/stacks/00000000-0000-4000-8000-000000000000', undefined, headers);
     await broker.api('POST', '/brokkr.v1.StackService/ListStacks', {}, headers);
     await broker.api('GET', '/api/v1/nothing-here', undefined, headers);
@@ -70,8 +58,8 @@ describe('traces of requests', () => {
 
   it('name themselves in log lines', async () => {
     const broker = await startTraced({ BROKKR__LOG__LEVEL: 'debug' });
-    const { traceId, headers } = newTrace();
-    const unsampled = newTrace(false);
+    const { traceId, headers } = beginTrace();
+    const unsampled = beginTrace({ sampled: false });
     await database.open().then(async (db) => {
       await db.query('alter table generator rename to elsewhere');
       await broker.api('GET', '/api/v1/generators', undefined, headers);
@@ -95,10 +83,7 @@ describe('traces of requests', () => {
   ])(
     'are sampled at the rate $rate',
     async ({ rate, least, most }) => {
-      const broker = await startTraced({
-        BROKKR__TELEMETRY__SAMPLING_RATE: rate,
-        BROKKR__TELEMETRY__SERVICE_NAME: `rate-${rate}`,
-      });
+      const broker = await startTraced(receiver.settings(rate, `rate-${rate}`));
       const one = async () => expect((await broker.api('GET', '/api/v1/generators')).status).toBe(200);
       for (let round = 0; round < 100; round++) await Promise.all(Array.from({ length: 20 }, one));
       expect(await broker.stop()).toBe(0); // what waited was sent
@@ -111,8 +96,8 @@ describe('traces of requests', () => {
   );
 
   it('follow the decision of the caller, whatever the rate', async () => {
-    const broker = await startTraced({ BROKKR__TELEMETRY__SAMPLING_RATE: '1' });
-    const [kept, refused] = [newTrace(), newTrace(false)];
+    const broker = await startTraced(receiver.settings('1'));
+    const [kept, refused] = [beginTrace(), beginTrace({ sampled: false })];
     await broker.api('GET', '/api/v1/generators', undefined, refused.headers);
     await broker.api('GET', '/api/v1/generators', undefined, kept.headers);
     await broker.stop();
@@ -126,11 +111,8 @@ describe('traces of requests', () => {
     await authority.issue(dir, { hosts: ['IP:127.0.0.1'] });
     const read = (name: string) => readFileSync(join(dir, name));
     const secure = await startOtlpReceiver({ cert: read('tls.crt'), key: read('tls.key') });
-    const broker = await startTraced({
-      BROKKR__TELEMETRY__OTLP_ENDPOINT: secure.url,
-      NODE_EXTRA_CA_CERTS: authority.certFile,
-    });
-    const { traceId, headers } = newTrace();
+    const broker = await startTraced({ ...secure.settings('0'), NODE_EXTRA_CA_CERTS: authority.certFile });
+    const { traceId, headers } = beginTrace();
     await broker.api('GET', '/api/v1/generators', undefined, headers);
     await secure.trace(traceId, ({ length }) => length === 1);
     await broker.stop();

@@ -23,9 +23,9 @@ export interface ReceivedSpan {
 
 /** A collector of the test's own. */
 export interface OtlpReceiver {
-  /** For `telemetry.otlp_endpoint`. */
-  readonly url: string;
   readonly port: number;
+  /** Settings of a process that is to send traces to it, those it begins itself at this rate. */
+  settings(samplingRate: string, serviceName?: string): Readonly<Record<string, string>>;
   /** In the order of arrival. */
   readonly spans: readonly ReceivedSpan[];
   /** Waits until `wanted` holds for the spans of a trace. */
@@ -67,8 +67,13 @@ export async function startOtlpReceiver(tls?: { readonly cert: Buffer; readonly 
   afterAll(() => server.forceShutdown());
   return {
     port,
-    url: `${tls ? 'https' : 'http'}://127.0.0.1:${port}`,
     spans,
+    settings: (samplingRate, serviceName) => ({
+      BROKKR__TELEMETRY__ENABLED: 'true',
+      BROKKR__TELEMETRY__OTLP_ENDPOINT: `${tls ? 'https' : 'http'}://127.0.0.1:${port}`,
+      BROKKR__TELEMETRY__SAMPLING_RATE: samplingRate,
+      ...(serviceName !== undefined && { BROKKR__TELEMETRY__SERVICE_NAME: serviceName }),
+    }),
     async trace(traceId, wanted) {
       const own = () => spans.filter((span) => span.traceId === traceId);
       await expect
