@@ -33,8 +33,8 @@ async function main(args: readonly string[]): Promise<void> {
     log = createLog('gateway', config.log);
     const { upstreamCaFile } = config.gateway;
     const ca = upstreamCaFile === undefined ? undefined : await readAuthorities(upstreamCaFile);
-    const of = { log, clock: systemClock, version: manifest.version, instanceId: randomUUID() };
-    await using telemetry = await openTelemetry(config.telemetry, of);
+    const self = { log, clock: systemClock, version: manifest.version, instanceId: randomUUID() };
+    await using telemetry = await openTelemetry(config.telemetry, self);
     await runTasks(createGateway(config, { ca, clock: systemClock, log, telemetry }), stopSignal());
     log.info('gateway has stopped');
   } catch (error) {

@@ -140,6 +140,20 @@ describe('a publication', () => {
     await arrived(traceId, [['broker: deliver deployment.applied', 'broker: store event', APPLY, spanId]]);
   });
 
+  it('goes on in the webhooks that agents send', async () => {
+    const agent = await rig.register();
+    const env = { ...receiver.settings('0', 'sending-agent'), BROKKR__AGENT__WEBHOOK_ALLOWED_NETWORKS: '127.0.0.0/8' };
+    await rig.start(agent, { env });
+    const inside = await startWebhookSink();
+    const body = { name: 'inside', url: inside.url, event_types: ['deployment.created'], target_labels: [agent.label] };
+    expect((await rig.broker.api('POST', '/api/v1/webhooks', body)).status).toBe(201);
+    const { traceId, spanId, headers } = beginTrace();
+    await publish('sent-by-agents', configMap(await rig.kube.namespace('inside'), 'a'), agent, headers);
+    const spans = await arrived(traceId, [['sending-agent: deliver deployment.created', APPLY, spanId]]);
+    const sent = spans.find(({ service, name }) => service === 'sending-agent' && name.startsWith('deliver'));
+    expect(inside.received.map((request) => request.headers.traceparent)).toEqual([`00-${traceId}-${sent?.spanId}-01`]);
+  });
+
   it('names objects that fail, and says nothing of what is in them', async () => {
     const agent = await rig.register();
     await rig.start(agent, { env: receiver.settings('0', 'agent') });
