@@ -72,7 +72,7 @@ export function createAgent(config: AgentConfig, deps: AgentDeps): Agent {
   const metrics = createMetrics({ processMetrics: true });
   const view = new AgentView();
   let gauges: AgentGauges | undefined;
-  const agentMetrics = createAgentMetrics(metrics, deps.clock, () => gauges);
+  const agentMetrics = createAgentMetrics(metrics, deps.clock, () => (view.isStandby ? 'standby' : gauges));
   countSpans(metrics, deps.telemetry);
   const health = new HealthServer({ metrics, view, log }, { host: config.agent.healthHost, port: config.agent.healthPort });
   const links = createLinks(config, deps, agentMetrics);

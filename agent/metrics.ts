@@ -24,8 +24,12 @@ export interface AgentGauges {
   readonly yaml: Pick<YamlPool, 'counts' | 'queued'>;
 }
 
-/** Declares them all. `gauges` is called at every scrape. */
-export function createAgentMetrics(metrics: Metrics, clock: Pick<Clock, 'now'>, gauges: () => AgentGauges | undefined) {
+/** Declares them all. `view` is called at every scrape; undefined: nothing to look at yet. */
+export function createAgentMetrics(metrics: Metrics, clock: Pick<Clock, 'now'>, view: () => AgentGauges | 'standby' | undefined) {
+  const gauges = () => {
+    const seen = view();
+    return seen === 'standby' ? undefined : seen;
+  };
   const tiers: readonly Tier[] = ['stream', 'poll'];
   metrics.gauge({
     name: 'agent_session_up',
@@ -37,8 +41,11 @@ export function createAgentMetrics(metrics: Metrics, clock: Pick<Clock, 'now'>, 
   });
   metrics.gauge({
     name: 'agent_without_session_seconds',
-    help: 'Time since the last session with the broker ended; 0 while there is one, infinite before the first',
-    collect: (gauge) => gauge.set((gauges()?.withoutSessionMs() ?? Number.POSITIVE_INFINITY) / 1000),
+    help: 'Time since the last session with the broker ended; 0 while there is one, infinite before the first, none while another replica leads',
+    collect(gauge) {
+      if (view() === 'standby') gauge.remove();
+      else gauge.set((gauges()?.withoutSessionMs() ?? Number.POSITIVE_INFINITY) / 1000);
+    },
   });
   metrics.gauge({
     name: 'agent_pending_events',

@@ -45,6 +45,11 @@ export class AgentView implements HealthView {
     this.#parts = undefined;
   }
 
+  /** Whether another replica leads. */
+  get isStandby(): boolean {
+    return this.#leader !== undefined;
+  }
+
   /** A problem that does not keep the agent from its work. */
   note(problem: string): void {
     this.#note = problem;

@@ -88,7 +88,7 @@ const METHODS: ReadonlySet<string> = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PAT
 function requestMetrics(metrics: Metrics) {
   const requests = metrics.counter({
     name: 'http_requests_total',
-    help: 'requests answered, by RPC method (REST included), plain path or none; status is that of HTTP',
+    help: 'requests answered, by RPC method (REST included), plain path or none; status is that of HTTP; the stream of an agent counts as a session',
     labels: ['endpoint', 'method', 'status'],
   });
   const seconds = metrics.histogram({

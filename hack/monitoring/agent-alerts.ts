@@ -47,7 +47,7 @@ export const AGENT_ALERTS: readonly Alert[] = [
     name: 'BrokkrAgentBrokerCertificateExpires',
     expr: `min by (instance) (brokkr_agent_broker_certificate_expiry_seconds) < ${FORTNIGHT}`,
     for: '1h',
-    severity: 'critical',
+    severity: 'warning',
     summary: 'the certificate that {{ $labels.instance }} sees of the broker expires in {{ $value | humanizeDuration }}',
     meaning: 'What the agent is shown, perhaps by an Ingress or load balancer in between, is valid for less than a fortnight.',
     look: 'who ends TLS on the way: Ingress, gateway, broker',

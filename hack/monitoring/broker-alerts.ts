@@ -103,7 +103,7 @@ export const BROKER_ALERTS: readonly Alert[] = [
     meaning: 'Agents ask for sessions and do not get them.',
     look: 'the code in [errors](reference/errors.md); the log of the broker names the agents',
     action:
-      '`duplicate_identity`: two clusters use one key, give one a key of its own; `unsupported_version`: upgrade; `too_many_requests`: wait, or raise `sync.hellos_per_second`',
+      '`duplicate_identity`: two clusters use one key, give one a key of its own; `unsupported_version`: upgrade; `too_many_requests`: wait, or raise `broker.hellos_per_second`',
   },
   {
     name: 'BrokkrDeliveryBacklog',

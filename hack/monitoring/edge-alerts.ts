@@ -37,7 +37,7 @@ export const EDGE_ALERTS: readonly Alert[] = [
     name: 'BrokkrCertificateExpires',
     expr: `min by (instance, file) (brokkr_certificate_expiry_seconds or brokkr_gateway_certificate_expiry_seconds) < ${FORTNIGHT}`,
     for: '1h',
-    severity: 'critical',
+    severity: 'warning',
     summary: 'the certificate {{ $labels.file }} of {{ $labels.instance }} expires in {{ $value | humanizeDuration }}',
     meaning: 'Less than a fortnight is left. After that agents refuse the connection.',
     look: 'the Certificate of cert-manager and its events, or whoever renews the Secret',

@@ -1,6 +1,7 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { type AgentRecord, configMap, healthyAt, type Rig, startRig, until } from '../e2e/rig.ts';
 import type { TestProcess } from '../processes.ts';
+import { metricsText } from '../scrape.ts';
 
 /** What `/health` says, as far as it is read here. */
 interface HealthPage {
@@ -13,9 +14,13 @@ beforeAll(async () => {
   rig = await startRig();
 });
 
-async function look(agent: TestProcess): Promise<{ readonly ready: number; readonly page: HealthPage }> {
+async function healthUrl(agent: TestProcess): Promise<string> {
   const { address } = await agent.line(({ msg }) => msg === 'health port is open');
-  const url = `http://${String(address).replace('0.0.0.0', '127.0.0.1')}`;
+  return `http://${String(address).replace('0.0.0.0', '127.0.0.1')}`;
+}
+
+async function look(agent: TestProcess): Promise<{ readonly ready: number; readonly page: HealthPage }> {
+  const url = await healthUrl(agent);
   const [ready, page] = await Promise.all([fetch(`${url}/readyz`), fetch(`${url}/health`)]);
   return { ready: ready.status, page: (await page.json()) as HealthPage };
 }
@@ -52,6 +57,9 @@ describe('replicas of one agent', () => {
     const waiting = await look(second);
     expect(waiting.ready).toBe(200);
     expect(waiting.page.leader).not.toBe('');
+    const [leading, standing] = await Promise.all([first, second].map(async (each) => metricsText(await healthUrl(each))));
+    expect(leading).toContain('brokkr_agent_without_session_seconds 0');
+    expect(standing).not.toMatch(/^brokkr_agent_without_session_seconds/m); // nobody is to be called for that
     const maps = (...names: string[]) => names.map((name) => configMap(namespace, name)).join('---\n');
     const stack = await rig.publish('replicas', maps('a', 'b'), agent.label);
     await rig.status(stack.id, healthyAt(1));
