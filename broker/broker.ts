@@ -114,7 +114,7 @@ export function createBroker(config: BrokerConfig, deps: BrokerDeps): Broker {
     yaml,
     listener: () => server.counts(),
     webhookAttempts: () => deliveries.inFlight,
-    fleet: () => fleet.view(),
+    fleet: () => fleet.counts(),
     clock,
   });
   const ingest: Ingest = new Ingest({

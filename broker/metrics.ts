@@ -6,8 +6,8 @@ import { declareSegmentMetrics } from '#lib/segment-metrics.ts';
 import type { FailureKind } from '#lib/webhook-send.ts';
 import type { YamlPool } from '#lib/yaml-pool.ts';
 import type { Database } from './database.ts';
-import type { FleetView } from './fleet/fleet.ts';
 import { declareFleetMetrics } from './fleet/metrics.ts';
+import type { FleetCounts } from './fleet/store.ts';
 import type { ServedRequest } from './http/dispatch.ts';
 import type { Delivered } from './sync/ingest-store.ts';
 import type { Sync } from './sync/sync.ts';
@@ -22,7 +22,7 @@ export interface BrokerView {
   readonly listener: () => ListenerCounts;
   /** Attempts to deliver a webhook under way. */
   readonly webhookAttempts: () => number;
-  readonly fleet: () => Promise<FleetView>;
+  readonly fleet: () => Promise<FleetCounts | undefined>;
   readonly clock: Clock;
 }
 

@@ -8,7 +8,7 @@ import type { Dashboard, Panel } from './monitoring/panel.ts';
 const RUNBOOKS = 'https://brokkr.example.com/docs/alerts.md';
 // biome-ignore lint/suspicious/noTemplateCurlyInString: Grafana fills this in
 const DATASOURCE = { type: 'prometheus', uid: '${datasource}' };
-/** The JSON model of Grafana 12 (grafana.com, "Dashboard JSON model"); older ones migrate nothing they do not know, newer ones migrate it. */
+/** The JSON model of Grafana 12 (grafana.com, "Dashboard JSON model"); newer ones migrate it. */
 const SCHEMA_VERSION = 41;
 const COLUMNS = 24;
 const PANEL_WIDTH = 8;

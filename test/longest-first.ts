@@ -24,6 +24,7 @@ const LONGEST = [
   'test/apply/inventory.test.ts',
   'test/apply/drift-modes.test.ts',
   'test/apply/fights.test.ts',
+  'test/monitoring/live.test.ts',
 ];
 
 /** Begins with the files that last longest; the others come in Vitest's own order. */

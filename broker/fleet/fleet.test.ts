@@ -84,19 +84,19 @@ describe('the numbers of the fleet', () => {
       return await broker.db.query(sql, parameters);
     };
     const fleet = new Fleet({ db: { ...broker.db, query: query as never }, clock, log: createLog('test', { level: 'fatal' }) });
-    await Promise.all([fleet.view(), fleet.view()]);
+    await Promise.all([fleet.counts(), fleet.counts()]);
     expect(asked).toBe(1);
     await clock.advance(9_000);
-    await fleet.view();
+    await fleet.counts();
     expect(asked).toBe(1);
     await clock.advance(1_000);
-    await fleet.view();
+    await fleet.counts();
     expect(asked).toBe(2); // and this one took two seconds
     await clock.advance(39_000);
-    await fleet.view();
+    await fleet.counts();
     expect(asked).toBe(2);
     await clock.advance(1_000);
-    await fleet.view();
+    await fleet.counts();
     expect(asked).toBe(3);
   });
 
@@ -105,7 +105,7 @@ describe('the numbers of the fleet', () => {
     const silent = { ...broker.db, query: () => new Promise<never>(() => undefined) };
     const fleet = new Fleet({ db: silent, clock, log: createLog('test', { level: 'fatal' }) });
     const metrics = createMetrics({ processMetrics: false });
-    declareFleetMetrics(metrics, () => fleet.view());
+    declareFleetMetrics(metrics, () => fleet.counts());
     const text = metrics.text();
     await clock.advance(3_000);
     expect(await text).toContain('brokkr_database_up 0');

@@ -12,39 +12,32 @@ const REST_FACTOR = 20;
 /** Shorter than the time limit of a scrape (10 s unless set): the other metrics matter most when the database is slow. */
 const WAIT_MS = 3_000;
 
-/** The numbers of the fleet, or why there are none. */
-export type FleetView = { readonly counts: FleetCounts } | { readonly problem: string };
-
 /** Counts the fleet when metrics are scraped, and seldom enough to cost next to nothing. */
 export class Fleet {
   readonly #deps: { readonly db: Database; readonly clock: Clock; readonly log: Logger };
-  #last: { readonly view: Promise<FleetView>; restsUntilMs: number } | undefined;
+  #last: { readonly counts: Promise<FleetCounts | undefined>; restsUntilMs: number } | undefined;
 
   constructor(deps: { readonly db: Database; readonly clock: Clock; readonly log: Logger }) {
     this.#deps = deps;
   }
 
-  /** The numbers, seconds old at most in a fleet of thousands. Never rejects, and answers in 3 s. */
-  async view(): Promise<FleetView> {
+  /** The numbers, at most some seconds old; undefined when the database does not tell them within 3 s. Never rejects. */
+  async counts(): Promise<FleetCounts | undefined> {
     const { clock } = this.#deps;
     const now = clock.monotonic();
     if (!this.#last || now >= this.#last.restsUntilMs)
-      this.#last = { view: this.#count(now), restsUntilMs: Number.POSITIVE_INFINITY };
+      this.#last = { counts: this.#count(now), restsUntilMs: Number.POSITIVE_INFINITY };
     using deadline = clock.deadline(WAIT_MS, new AbortController().signal);
-    try {
-      return await abortable(this.#last.view, deadline.signal);
-    } catch (error) {
-      return { problem: errorText(error) };
-    }
+    return await abortable(this.#last.counts, deadline.signal).catch(() => undefined);
   }
 
-  async #count(sinceMs: number): Promise<FleetView> {
+  async #count(sinceMs: number): Promise<FleetCounts | undefined> {
     const { db, clock, log } = this.#deps;
     try {
-      return { counts: await countFleet(db) };
+      return await countFleet(db);
     } catch (error) {
       log.warn({ error: errorText(error) }, 'the fleet could not be counted for metrics');
-      return { problem: errorText(error) };
+      return undefined;
     } finally {
       const now = clock.monotonic();
       if (this.#last) this.#last.restsUntilMs = now + Math.max(LEAST_AGE_MS, (now - sinceMs) * REST_FACTOR);
