@@ -122,7 +122,7 @@ beforeAll(async () => {
   prometheus = await startPrometheus(jobs, RULES);
   await causeTrouble(agents);
   await Promise.all([work(streaming, streamingUrl, 'streamed'), work(polling, pollingUrl, 'polled')]);
-}, 300_000);
+});
 
 describe('Prometheus, in front of a broker, agents and a gateway at work', () => {
   // N-026, N-027, N-143, W-050

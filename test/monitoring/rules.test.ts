@@ -1,13 +1,15 @@
 import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
 import { ALERTS } from '../../hack/monitoring/alerts.ts';
 import { DASHBOARDS } from '../../hack/monitoring/dashboards.ts';
-import { promtool, promtoolOn } from './promtool.ts';
+import { prometheusProgram, promtool, promtoolOn } from './promtool.ts';
 import { FIRING, QUIET, type Series } from './series.ts';
 
 const FILES = ['brokkr-broker', 'brokkr-agent'].map((chart) => resolve(`deploy/charts/${chart}/alerts.yaml`));
 const alerts = Object.values(ALERTS).flat();
+
+beforeAll(async () => void (await prometheusProgram('promtool'))); // the machine's first use takes a minute
 
 /** A unit test (prometheus.io, "Unit testing for rules"): what fires on these series after three hours. */
 function evaluation(series: Series, wanted: Readonly<Record<string, boolean>>): object {
