@@ -1,7 +1,7 @@
 /**
  * Builds the npm package into `dist`: the modules of the four programs as JavaScript, at the same places as their sources, with
- * the files they read. `npm run build`, then `npm pack ./dist`. A module stays a file: bundles would start no faster and need as
- * much memory (docs/image.md). Dependencies stay dependencies, in the versions of the lock file.
+ * the files they read. `npm run build`, then `npm pack ./dist`. A module stays a file, so that what is found by `import.meta` is
+ * found in the package; bundles would spare an agent no memory (docs/image.md). Dependencies stay dependencies.
  */
 import { cp, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';

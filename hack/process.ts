@@ -34,3 +34,10 @@ export function run(command: string, args: readonly string[], cwd: string = ROOT
   });
   return promise;
 }
+
+/** The same for a command that has to succeed; returns what it printed. Throws with its last words. */
+export async function must(command: string, args: readonly string[], cwd?: string): Promise<string> {
+  const { code, stdout, stderr } = await run(command, args, cwd);
+  if (code === 0) return stdout;
+  throw new Error(`${command} ${args.join(' ')} ended with ${code}:\n${`${stdout}${stderr}`.slice(-4000)}`);
+}

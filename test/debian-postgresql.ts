@@ -1,9 +1,7 @@
-import { execFile } from 'node:child_process';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
+import { installPackages } from './debian.ts';
 
-const run = promisify(execFile);
 const PROGRAMS = '/usr/lib/postgresql';
 
 /** Set to `debian`, every server of the tests is Debian's (`npm run test:system`); otherwise the bundled one. */
@@ -18,11 +16,7 @@ export async function serverPrograms(): Promise<{ readonly binDir?: string }> {
 export async function debianPrograms(): Promise<string> {
   const versions = async () =>
     (await readdir(PROGRAMS).catch(() => [])).filter((name) => /^\d+$/.test(name)).sort((a, b) => Number(b) - Number(a));
-  if ((await versions()).length === 0) {
-    const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
-    await run('apt-get', ['update', '-q'], { env });
-    await run('apt-get', ['install', '-qy', '--no-install-recommends', 'postgresql'], { env });
-  }
+  if ((await versions()).length === 0) await installPackages('postgresql');
   const [newest] = await versions();
   if (newest === undefined) throw new Error(`no PostgreSQL below ${PROGRAMS} after installing Debian's package`);
   return join(PROGRAMS, newest, 'bin');

@@ -180,9 +180,7 @@ export async function startAgent({
   name = 'agent',
   dataDir,
   env = {},
-  program = 'agent/main.ts',
 }: {
-  readonly program?: Program;
   readonly brokerUrl: string;
   readonly pak: string;
   readonly kubeconfigPath: string;
@@ -194,7 +192,7 @@ export async function startAgent({
   const dir = dataDir ?? (await temporaryDirectory());
   const pakFile = join(dir, 'pak');
   await writeFile(pakFile, pak, { mode: 0o600 });
-  const started = await startProcess(program, ['start'], {
+  const started = await startProcess('agent/main.ts', ['start'], {
     BROKKR__AGENT__BROKER_URL: brokerUrl,
     BROKKR__AGENT__PAK_FILE: pakFile,
     BROKKR__AGENT__AGENT_NAME: name,

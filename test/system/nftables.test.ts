@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Connection } from '../../flows/firewall/connection.ts';
 import { emitNftables } from '../../flows/firewall/nftables.ts';
 import { firewallOf } from '../../flows/firewall/rules.ts';
+import { installPrograms } from '../debian.ts';
 import { firewallModel, flowsAllow } from '../flows/firewall-model.ts';
 import type { Answer, Command } from '../flows/probe.ts';
 
@@ -58,22 +59,6 @@ class Prober {
     this.#child.stdin.end();
     if (this.#child.exitCode === null) await once(this.#child, 'exit');
   }
-}
-
-/** Debian's nftables and iproute2, installed when they are missing (needs root). */
-async function install(): Promise<void> {
-  const missing = await Promise.all(
-    ['nft', 'ip'].map((program) =>
-      run(program, ['-V']).then(
-        () => false,
-        () => true,
-      ),
-    ),
-  );
-  if (!missing.includes(true)) return;
-  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
-  await run('apt-get', ['update', '-q'], { env });
-  await run('apt-get', ['install', '-qy', '--no-install-recommends', 'nftables', 'iproute2'], { env });
 }
 
 async function ip(...args: string[]): Promise<void> {
@@ -131,7 +116,7 @@ async function isOpen({ direction, protocol, port, address }: Connection): Promi
 }
 
 beforeAll(async () => {
-  await install();
+  await installPrograms({ nft: 'nftables', ip: 'iproute2' });
   await connectNamespaces();
   [host, peer] = [new Prober(HOST.namespace), new Prober(PEER.namespace)];
   await listenEverywhere();

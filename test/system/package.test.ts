@@ -60,7 +60,11 @@ describe('the npm package, installed with what it depends on', () => {
 
   it('carries a publication: broker, gateway, agent', async () => {
     const { url } = await testDatabase({ empty: true });
-    const { broker, gateway, agent } = await deliver({ databaseUrl: url, program: installed });
+    const { broker, gateway, agent } = await deliver({
+      databaseUrl: url,
+      program: installed,
+      dataDir: await temporaryDirectory(),
+    });
     for (const process_ of [agent, gateway, broker]) expect(await process_.stop()).toBe(0);
   });
 
