@@ -24,6 +24,7 @@ const GATES: Readonly<Record<string, Gate>> = {
   knip: command('knip', ['--no-progress']),
   generated: command('node', ['hack/generate.ts', '--check']),
   'lock file': command('node', ['hack/trim-lockfile.ts', '--check']),
+  licences: command('node', ['hack/licences.ts']),
   requirements: command('node', ['hack/requirements.ts', '--check']),
   ...(existsSync(join(ROOT, 'hack/contract.ts')) ? { contract: command('node', ['hack/contract.ts']) } : {}),
 };

@@ -1,13 +1,14 @@
 /**
- * `node hack/image/main.ts DIRECTORY` builds the image of deploy/image/Dockerfile without an engine: `DIRECTORY/rootfs` and
- * `DIRECTORY/image.tar`, an OCI image layout. For the architecture of this machine; needs root, mmdebstrap and the network. A
+ * `node hack/image/main.ts DIRECTORY` builds the image of deploy/image/Dockerfile without an engine: `DIRECTORY/rootfs`,
+ * `DIRECTORY/image.tar`, an OCI image layout, and `DIRECTORY/sbom.cdx.json`, its bill of materials. For the architecture of this machine; needs root, mmdebstrap and the network. A
  * `DIRECTORY` that is there is replaced. `SOURCE_DATE_EPOCH` is the time of every file, otherwise that of the last commit.
  */
-import { mkdir, rm } from 'node:fs/promises';
+import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import manifest from '../../package.json' with { type: 'json' };
 import { must } from '../process.ts';
 import { writeLayout } from './layout.ts';
+import { billOfMaterials, readContents } from './sbom.ts';
 import { runBuildStage, runFinalStage } from './stages.ts';
 
 const [target] = process.argv.slice(2);
@@ -24,5 +25,8 @@ await rm(directory, { recursive: true, force: true });
 await mkdir(build, { recursive: true });
 await runBuildStage(build, arch);
 const config = await runFinalStage(rootfs, build);
-const digest = await writeLayout(join(directory, 'image.tar'), { rootfs, config, arch, epoch, tag: manifest.version });
+const { version } = manifest;
+const bill = billOfMaterials({ version, epoch, ...(await readContents(rootfs)) });
+await writeFile(join(directory, 'sbom.cdx.json'), bill);
+const digest = await writeLayout(join(directory, 'image.tar'), { rootfs, config, arch, epoch, tag: version });
 console.log(JSON.stringify({ digest, config }));

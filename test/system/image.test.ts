@@ -93,6 +93,19 @@ describe('the image that hack/image builds from the Dockerfile', { timeout: 15 *
     expect(digest).toBe(built.digest);
   });
 
+  it('has a bill of materials with every package in it', async () => {
+    const { components } = JSON.parse(await readFile(join(home, 'image/sbom.cdx.json'), 'utf8'));
+    const named = (start: string) => components.filter(({ purl }: { purl: string }) => purl.startsWith(start));
+    const debian = (await say('dpkg-query', '--show'))
+      .trim()
+      .replaceAll(/(:\w+)?\t/g, ' ')
+      .split('\n');
+    const ours = named('pkg:deb/debian/').map(({ name, version }: { name: string; version: string }) => `${name} ${version}`);
+    expect(ours.sort()).toEqual(debian.sort());
+    expect(named('pkg:npm/node-linux-')).toHaveLength(1);
+    expect(named('pkg:npm/%40embedded-postgres')).toEqual([]);
+  });
+
   it('has the user and the programs that the charts ask for', async () => {
     for (const [chart, command] of [
       ['brokkr-broker', 'broker'],
