@@ -149,7 +149,7 @@ describe('Prometheus, in front of a broker, agents and a gateway at work', () =>
       without = found.flat();
       return without;
     };
-    await expect.poll(look, { timeout: 60_000, interval: 1_000 }).toEqual([]);
+    await expect.poll(look, { timeout: 45_000, interval: 1_000 }).toEqual([]);
   });
 
   it('evaluates every alert without an error', async () => {
