@@ -4,7 +4,7 @@ import { backoffMs } from '#lib/backoff.ts';
 import type { Clock } from '#lib/clock.ts';
 import { BrokkrError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
-import { explainFailure } from '#lib/reach-failure.ts';
+import { explainFailure, failureCode } from '#lib/reach-failure.ts';
 import { readJson, writeJson } from './data-dir.ts';
 import type { Kube } from './kube/kube.ts';
 
@@ -71,7 +71,7 @@ export async function untilDone<T>(
       const problem = error instanceof BrokkrError ? error.message : explainFailure(error); // ours says what to do
       waiting(`${what}: ${problem}`);
       const waitMs = backoffMs(attempt, RETRY, random);
-      log.warn({ step: what, error: problem, waitMs }, 'start is held up and goes on by itself');
+      log.warn({ step: what, code: failureCode(error), error: problem, waitMs }, 'start is held up and goes on by itself');
       await clock.sleep(waitMs, signal);
     }
   }

@@ -6,6 +6,7 @@ import { ConfigError } from '#lib/config.ts';
 import { BrokkrError, errorText } from '#lib/errors.ts';
 import { createLog, type Logger } from '#lib/log.ts';
 import { mintKey } from '#lib/pak.ts';
+import { failureCode } from '#lib/reach-failure.ts';
 import { runTasks, stopSignal, type Task } from '#lib/run.ts';
 import { openTelemetry } from '#lib/telemetry.ts';
 import manifest from '../package.json' with { type: 'json' };
@@ -48,8 +49,12 @@ async function main(args: readonly string[]): Promise<void> {
     log = createLog('broker', config.log);
     await serve(config, log, stopSignal());
   } catch (error) {
-    if (error instanceof ConfigError) process.stderr.write(`${error.message}\n`);
-    else log.fatal({ error: errorText(error), ...(error instanceof BrokkrError && error.details) }, 'broker stopped');
+    if (error instanceof ConfigError) {
+      process.stderr.write(`${error.message}\n`);
+    } else {
+      const details = error instanceof BrokkrError ? error.details : undefined;
+      log.fatal({ code: details?.reason ?? failureCode(error), error: errorText(error), ...details }, 'broker stopped');
+    }
     process.exitCode = 1;
   }
 }

@@ -120,6 +120,11 @@ export function explainFailure(error: unknown): string {
   return failure === undefined ? failureText(error) : `${failureText(error)} (${failure}): ${nextStep(failure, error)}`;
 }
 
+/** A stable name for a failure, for logs: its class, or the name of an error of ours; `unknown` for what is neither. */
+export function failureCode(error: unknown): string {
+  return reachFailure(error) ?? (error instanceof BrokkrError ? error.code : 'unknown');
+}
+
 /** The codes of our own errors say nothing about the network. */
 function underlying(error: unknown): unknown {
   return error instanceof BrokkrError ? error.cause : error;

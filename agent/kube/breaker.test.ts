@@ -20,7 +20,7 @@ describe('Breaker', () => {
     };
     const breaker = new Breaker(clock, { probe, moved: (isOpen) => void moves.push(isOpen) });
     const fail = (count: number) => {
-      for (let index = 0; index < count; index++) breaker.failed();
+      for (let index = 0; index < count; index++) breaker.failed(new Error('no answer'));
     };
     return { clock, breaker, moves, probes, fail };
   }

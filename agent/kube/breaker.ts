@@ -18,16 +18,22 @@ export class ServerDownError extends Error {
 export class Breaker {
   readonly #clock: Clock;
   readonly #probe: (signal: AbortSignal) => Promise<boolean>;
-  readonly #moved: (isOpen: boolean) => void;
+  readonly #moved: (isOpen: boolean, failure?: unknown) => void;
   #failures = 0;
   #isOpen = false;
   #probeAt = 0;
   #probing: Promise<boolean> | undefined;
 
-  /** `probe` says whether the server works and never rejects; `moved` is told when the circuit opens or closes. */
+  /** `probe` says whether the server works and never rejects; `moved` is told when the circuit opens, with the last failure, or closes. */
   constructor(
     clock: Clock,
-    { probe, moved }: { readonly probe: (signal: AbortSignal) => Promise<boolean>; readonly moved: (isOpen: boolean) => void },
+    {
+      probe,
+      moved,
+    }: {
+      readonly probe: (signal: AbortSignal) => Promise<boolean>;
+      readonly moved: (isOpen: boolean, failure?: unknown) => void;
+    },
   ) {
     this.#clock = clock;
     this.#probe = probe;
@@ -53,12 +59,12 @@ export class Breaker {
   }
 
   /** A request got no answer, or the server said that it is in trouble. */
-  failed(): void {
+  failed(failure: unknown): void {
     this.#failures += 1;
     if (this.#isOpen || this.#failures < MAX_FAILURES) return;
     this.#isOpen = true;
     this.#probeAt = this.#clock.monotonic() + PROBE_MS;
-    this.#moved(true);
+    this.#moved(true, failure);
   }
 
   /** Shared by all who wait for it, so that none of their signals may end it: its own deadline does. */

@@ -1,5 +1,6 @@
 import type { Clock } from '#lib/clock.ts';
 import type { Logger } from '#lib/log.ts';
+import { explainFailure, failureCode } from '#lib/reach-failure.ts';
 import { Credentials } from './credentials.ts';
 import { classify } from './errors.ts';
 import type { Env, KubeCredentials } from './kubeconfig.ts';
@@ -83,8 +84,9 @@ export class Kube {
     const { clock, log, env } = deps;
     const serverClock = new ServerClock(clock);
     const credentials = new Credentials({ clock, serverClock, log, env }, options.credentials);
-    const downChanged = (isDown: boolean) => {
-      if (isDown) log.warn('API server is down: nothing but a probe is sent to it');
+    const downChanged = (isDown: boolean, failure?: unknown) => {
+      const why = { code: failureCode(failure), error: explainFailure(failure) };
+      if (isDown) log.warn(why, 'API server is down: nothing but a probe is sent to it');
       else log.info('API server is back');
       if (isDown) deps.observe?.down?.();
     };

@@ -1,7 +1,7 @@
 import type { Dispatcher } from 'undici';
 import { type Clock, TimeoutError } from '#lib/clock.ts';
 import { BrokkrError } from '#lib/errors.ts';
-import { explainFailure, type ReachFailure, reachFailure } from '#lib/reach-failure.ts';
+import { explainFailure, ReachError, type ReachFailure, reachFailure } from '#lib/reach-failure.ts';
 import { Breaker } from './breaker.ts';
 import type { Credentials, TlsMaterial } from './credentials.ts';
 import { isReusedSocketReset, isTrouble, kubeError } from './errors.ts';
@@ -64,8 +64,8 @@ interface Deps {
   readonly serverClock: ServerClock;
   readonly credentials: Credentials;
   readonly observe?: RequestObserver | undefined;
-  /** Told when the server goes down and when it is back. */
-  readonly downChanged: (isDown: boolean) => void;
+  /** Told when the server goes down, with the last failure, and when it is back. */
+  readonly downChanged: (isDown: boolean, failure?: unknown) => void;
 }
 
 /**
@@ -257,12 +257,13 @@ export class KubeTransport {
   async #judged<Answer extends KubeStream | KubeResponse>(work: () => Promise<Answer>, signal: AbortSignal): Promise<Answer> {
     try {
       const answer = await work();
-      if ('headers' in answer && isTrouble(answer.status, answer.body)) this.#breaker.failed();
+      if ('headers' in answer && isTrouble(answer.status, answer.body))
+        this.#breaker.failed(new ReachError('status', `it answers with HTTP ${answer.status}`));
       else this.#breaker.succeeded();
       return answer;
     } catch (error) {
       const isOurs = signal.aborted || this.#closed || error instanceof BrokkrError; // no credential, too many at a time
-      if (!isOurs) this.#breaker.failed();
+      if (!isOurs) this.#breaker.failed(error);
       throw error;
     }
   }

@@ -1,5 +1,5 @@
 import { BrokkrError, errorText } from '#lib/errors.ts';
-import { explainFailure, ReachError, type ReachFailure, reachFailure } from '#lib/reach-failure.ts';
+import { explainFailure, failureCode, ReachError, type ReachFailure, reachFailure } from '#lib/reach-failure.ts';
 import { type GoAway, GoAwayReason } from '#proto/brokkr/v1/sync_pb.js';
 import { CertificateError } from '../transport/endpoint.ts';
 import { retryAfterMs } from '../transport/failure.ts';
@@ -15,6 +15,8 @@ export type SessionEnd =
       readonly welcomed: boolean;
       readonly unanswered: boolean;
       readonly retryAfterMs: number | undefined;
+      /** See `failureCode`. */
+      readonly code: string;
       readonly detail: string;
       /** What the network did, when it was that. */
       readonly failure?: ReachFailure | undefined;
@@ -49,7 +51,8 @@ export function endOfError(error: unknown, lifetime: Lifetime): SessionEnd {
     return { kind: 'untrusted', reason: error.reason, detail, failure: reachFailure(error) ?? 'certificate' };
   }
   const failure = lifetime.unanswered ? 'timeout' : reachFailure(error);
-  const lost: SessionEnd = { kind: 'lost', ...lifetime, ...wait, detail, failure };
+  const code = failure ?? failureCode(error);
+  const lost: SessionEnd = { kind: 'lost', ...lifetime, ...wait, code, detail, failure };
   if (!(error instanceof BrokkrError)) return lost;
   switch (error.code) {
     case 'superseded':
@@ -93,7 +96,13 @@ export function endOfGoAway(goAway: GoAway, lifetime: Lifetime): SessionEnd {
     case GoAwayReason.DUPLICATE_IDENTITY:
       return { kind: 'halted', reason: 'duplicate_identity', ...wait, detail: detail || 'the key is in use on another cluster' };
     case GoAwayReason.PROTOCOL:
-      return { kind: 'lost', ...lifetime, ...wait, detail: `the broker found a fault in what we sent: ${detail}` };
+      return {
+        kind: 'lost',
+        ...lifetime,
+        ...wait,
+        code: 'protocol',
+        detail: `the broker found a fault in what we sent: ${detail}`,
+      };
     case GoAwayReason.UNSPECIFIED:
     case GoAwayReason.DRAINING:
     case GoAwayReason.AGE:

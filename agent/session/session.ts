@@ -233,7 +233,7 @@ class LiveSession implements Session {
       if (value !== 'alive') this.#handle(value, intake);
     }
     const detail = 'the broker, or something in between, ended the session without a word';
-    const lost = { kind: 'lost', ...this.#lifetime(), retryAfterMs: undefined, detail } as const;
+    const lost = { kind: 'lost', ...this.#lifetime(), retryAfterMs: undefined, code: 'reset', detail } as const;
     this.#finish(this.#kept ? endOfGoAway(this.#kept, this.#lifetime()) : lost);
   }
 

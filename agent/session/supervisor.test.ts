@@ -24,6 +24,7 @@ const lost = (rest: Partial<Extract<SessionEnd, { kind: 'lost' }>> = {}): Sessio
   welcomed: false,
   unanswered: false,
   retryAfterMs: undefined,
+  code: 'reset',
   detail: 'test',
   ...rest,
 });

@@ -223,21 +223,18 @@ export class Supervisor implements Task {
       case 'halted': {
         const base = end.reason === 'duplicate_identity' ? DUPLICATE_MS : HALTED_MS;
         const waitMs = jitter(Math.max(end.retryAfterMs ?? 0, base), 0.1, random);
-        log.error(
-          { reason: end.reason, detail: end.detail, waitMs },
-          'agent may not act: nothing is written, everything is kept',
-        );
+        log.error({ code: end.reason, error: end.detail, waitMs }, 'agent may not act: nothing is written, everything is kept');
         suspend(haltText(end.reason));
         return { waitMs, detail: `${haltText(end.reason)}: ${end.detail}` };
       }
       case 'untrusted': {
         const waitMs = this.#nextBackoff();
-        log.error({ reason: end.reason, detail: end.detail, waitMs }, 'broker certificate is not accepted');
+        log.error({ code: 'certificate', reason: end.reason, error: end.detail, waitMs }, 'broker certificate is not accepted');
         return { waitMs, detail: end.detail };
       }
       case 'refused': {
         const waitMs = jitter(Math.max(end.retryAfterMs ?? 0, REFUSED_MS), 0.1, random);
-        log.error({ detail: end.detail, waitMs }, 'broker refused the session');
+        log.error({ code: 'unsupported_version', error: end.detail, waitMs }, 'broker refused the session');
         return { waitMs, detail: end.detail };
       }
     }
@@ -245,12 +242,12 @@ export class Supervisor implements Task {
 
   #judgeLost(end: Extract<SessionEnd, { kind: 'lost' }>): { readonly waitMs: number; readonly detail: string } {
     const { log } = this.#deps;
-    const { heldMs, welcomed, detail } = end;
+    const { heldMs, welcomed, code, detail } = end;
     if (welcomed && heldMs >= STABLE_MS) this.#stable();
     else if (this.#tier === 'stream') this.#trouble += end.unanswered ? TROUBLE_LIMIT / 2 : TROUBLE_LIMIT / 3;
     else if (!welcomed) this.#pollFailures++;
     const waitMs = Math.max(end.retryAfterMs ?? 0, this.#nextBackoff());
-    log.warn({ tier: this.#tier, heldMs, welcomed, detail, waitMs }, 'session lost');
+    log.warn({ tier: this.#tier, heldMs, welcomed, code, error: detail, waitMs }, 'connection to the broker lost');
     if (this.#options.transport === 'auto') {
       if (this.#tier === 'stream' && this.#trouble >= TROUBLE_LIMIT) this.#move('poll', 'streams do not work');
       else if (this.#tier === 'poll' && this.#pollFailures >= POLL_FAILURES) this.#move('stream', 'polls do not work either');
@@ -286,6 +283,7 @@ function ownDoing(end: SessionEnd, dialedBeside: boolean): SessionEnd {
     welcomed: true,
     unanswered: false,
     retryAfterMs,
+    code: 'superseded',
     detail: 'ended by a dial of our own',
   };
 }

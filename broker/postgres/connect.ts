@@ -77,7 +77,7 @@ export async function resolveConnection(
       const leftMs = until - deps.clock.monotonic();
       if (!reason || !CURABLE.has(reason) || leftMs <= 0) throw error;
       deps.log.warn(
-        { endpoint: endpointText(target), reason, error: (error as Error).message },
+        { endpoint: endpointText(target), code: reason, error: (error as Error).message },
         'the database cannot be reached yet, trying again',
       );
       await deps.clock.sleep(Math.min(waitMs, leftMs), signal); // the last try is made when the time is over

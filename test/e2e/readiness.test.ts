@@ -41,7 +41,7 @@ describe('an agent that cannot reach its broker is not ready and says why, with 
       env: { BROKKR__AGENT__TRANSPORT: transport },
     });
     await readiness(started, /^503 .*connect ECONNREFUSED 127\.0\.0\.1:1 \(refused\): compare the port/);
-    await started.line(({ msg, detail }) => msg === 'session lost' && String(detail).includes('(refused): compare the port'));
+    await started.line(({ code, error }) => code === 'refused' && String(error).includes('(refused): compare the port'));
     await started.stop();
   });
 
