@@ -1,11 +1,8 @@
 /**
  * Builds Helm 4 and Helm 3 into the cache: `$(node hack/helm/helm.ts helm4) lint deploy/charts/brokkr-broker`. Prints the path, of both without a name.
  */
-import { join } from 'node:path';
-import { cacheDir, cachedTool, type ToolOptions } from '../interop/cache.ts';
-import { command } from '../interop/command.ts';
-import { goEnvironment, goFlags } from '../interop/go.ts';
-import { findGo } from '../kube/toolchain.ts';
+import type { ToolOptions } from '../interop/cache.ts';
+import { findGoTool } from './go-tool.ts';
 
 /** Packages to build; both ask for Go 1.26, as the control plane does. */
 const packages = { helm4: 'helm.sh/helm/v4/cmd/helm@v4.3.1', helm3: 'helm.sh/helm/v3/cmd/helm@v3.22.0' } as const;
@@ -17,22 +14,8 @@ export type HelmName = keyof typeof packages;
 export const helmNames = Object.keys(packages) as readonly HelmName[];
 
 /** The path of Helm, built from its Go module on first use: about two minutes each on two cores. */
-export async function findHelm(name: HelmName, options: ToolOptions, signal: AbortSignal): Promise<string> {
-  const source = packages[name];
-  const dir = await cachedTool(
-    {
-      name,
-      inputs: [source, ...goFlags],
-      cost: 'two to four minutes',
-      async build(target) {
-        const go = await findGo({ env: options.env, cacheDir: cacheDir(options.env), progress: options.progress }, signal);
-        await command(go, ['install', ...goFlags, source], { env: { ...goEnvironment(options.env), GOBIN: target } }, signal);
-      },
-    },
-    options,
-    signal,
-  );
-  return join(dir, 'helm');
+export function findHelm(name: HelmName, options: ToolOptions, signal: AbortSignal): Promise<string> {
+  return findGoTool({ name, source: packages[name], cost: 'two to four minutes' }, options, signal);
 }
 
 if (import.meta.main) {
