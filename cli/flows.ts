@@ -123,9 +123,10 @@ function addExplain(flows: Command, run: Runner): void {
     .description(
       'say what allows or denies one connection, and what the nearest rule would have to say; exit code 3 when it is not open',
     )
-    .argument('<src>', 'namespace/pod, or an address')
-    .argument('<dst>', 'namespace/pod, namespace/service, or an address')
-    .argument('<port>', 'such as 5432 or 53/UDP; of a Service, the port of the Service')
+    .argument('[src]', 'namespace/pod, or an address')
+    .argument('[dst]', 'namespace/pod, namespace/service, or an address')
+    .argument('[port]', 'such as 5432 or 53/UDP; of a Service, the port of the Service')
+    .option('--namespace <name>', 'in place of a connection: what policies admit, for all pods of a namespace')
     .action((from, to, port, options) =>
       run(async (cli) => (await import('./flows/explain.ts')).explain(cli, { from, to, port }, options, process.stdin)),
     );

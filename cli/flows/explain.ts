@@ -9,9 +9,12 @@ import { errorText } from '#lib/errors.ts';
 import type { Cli } from '../cli.ts';
 import { CliError, EXIT, type ExitCode, usageError } from '../failure.ts';
 import { type ClusterOptions, type ClusterView, readClusterView } from './cluster-view.ts';
+import { explainNamespace } from './explain-namespace.ts';
 
 /** Options of `brokkr flows explain`. */
 export interface ExplainOptions extends ClusterOptions {
+  /** In place of a connection. */
+  readonly namespace?: string;
   readonly output: 'table' | 'json';
 }
 
@@ -35,13 +38,29 @@ interface SideExplanation {
   readonly nearest?: { readonly label: string; readonly place: string; readonly changes: readonly string[] };
 }
 
-/** `brokkr flows explain`: whether one connection is open, what decided it, and what is missing. 0 when it is open, 3 when it is not. */
+/** A connection as it was typed. */
+export interface AskedConnection {
+  readonly from?: string;
+  readonly to?: string;
+  readonly port?: string;
+}
+
+/**
+ * `brokkr flows explain`: whether one connection is open, what decided it, and what is missing; 0 when it is open, 3 when it is not. With
+ * `--namespace`, what policies admit for all of its pods.
+ */
 export async function explain(
   cli: Cli,
-  { from, to, port }: { readonly from: string; readonly to: string; readonly port: string },
+  { from, to, port }: AskedConnection,
   options: ExplainOptions,
   stdin: NodeJS.ReadableStream,
 ): Promise<ExitCode> {
+  if (options.namespace !== undefined && from === undefined) {
+    explainNamespace(cli, await readClusterView(options, stdin), options.namespace, options.output);
+    return EXIT.ok;
+  }
+  if (options.namespace !== undefined || from === undefined || to === undefined || port === undefined)
+    throw usageError('name a source, a destination and a port, or --namespace alone');
   const asked = parsePort(port);
   const view = await readClusterView(options, stdin);
   const source = endOf(view, from);

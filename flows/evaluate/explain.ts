@@ -55,7 +55,8 @@ function peerWords(peer: Endpoint): string {
   return `pods ${pods.join(',') || '(without labels)'} in namespaces ${NAMESPACE_NAME_LABEL}=${namespace.name}`;
 }
 
-function portsOf(rule: Rule, destination: Endpoint): string {
+/** The ports of a rule at a destination, as in `TCP 80,443, UDP 53`. */
+export function portsOf(rule: Rule, destination: Endpoint): string {
   const ports = rule.ports(destination);
   const texts = PROTOCOLS.filter((protocol) => ports[protocol].length > 0).map(
     (protocol) => `${protocol} ${portsText(ports[protocol])}`,
