@@ -107,7 +107,8 @@ describe('a body on its way through a gateway', () => {
     },
   );
 
-  it('carries more requests at once than one connection to the upstream takes', async () => {
+  // W-081
+  it('carries more requests at once than one connection to the upstream takes, in the memory that the charts give', async () => {
     const held: ServerHttp2Stream[] = [];
     const sessions = new Set<unknown>();
     await using upstream = await startHttp2Upstream((stream) => {
@@ -124,6 +125,9 @@ describe('a body on its way through a gateway', () => {
       return headers[':status'];
     });
     expect(new Set(await Promise.all(statuses))).toEqual(new Set([200]));
+    const metrics = await (await fetch(`${gateway.adminUrl}/metrics`)).text();
+    const bytes = Number(/^process_resident_memory_bytes (\d+)$/m.exec(metrics)?.[1]);
+    expect(bytes).toBeLessThan(512 * 1024 * 1024);
     expect(sessions.size).toBe(3);
   });
 });

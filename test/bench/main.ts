@@ -9,6 +9,7 @@ const BENCHES: Readonly<Record<string, () => Promise<Bench>>> = {
   idle: async () => (await import('./idle.ts')).bench,
   streams: async () => (await import('./streams.ts')).bench,
   agent: async () => (await import('./agent.ts')).bench,
+  gateway: async () => (await import('./gateway.ts')).bench,
   flows: async () => (await import('./flows.ts')).bench,
 };
 
