@@ -25,7 +25,7 @@ beforeAll(async () => {
   authority = await createAuthority('gateway authority');
   ca = await readFile(authority.certFile, 'utf8');
   one = await temporaryDirectory();
-  await authority.issue(one, { hosts: ['IP:127.0.0.1'] });
+  await authority.issue(one, { hosts: ['127.0.0.1'] });
 });
 
 const curl = (port: number, path: string, ...options: string[]) => curlGateway(authority.certFile, port, path, ...options);

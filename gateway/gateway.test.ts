@@ -29,10 +29,7 @@ beforeAll(async () => {
   const dir = await temporaryDirectory();
   one = join(dir, 'one');
   two = join(dir, 'two');
-  await Promise.all([
-    authority.issue(one, { hosts: ['IP:127.0.0.1', 'DNS:one.test'] }),
-    authority.issue(two, { hosts: ['DNS:two.test'] }),
-  ]);
+  await Promise.all([authority.issue(one, { hosts: ['127.0.0.1', 'one.test'] }), authority.issue(two, { hosts: ['two.test'] })]);
 });
 
 const curl = (port: number, path: string, ...options: string[]) => curlGateway(authority.certFile, port, path, ...options);

@@ -11,8 +11,8 @@ const DAY_SECONDS = 86_400;
 it('measures connections, bytes, handshakes, certificates and upstreams that are not there', async () => {
   const [home, authority] = [await temporaryDirectory(), await createAuthority('own authority')];
   const [here, expired] = [join(home, 'here'), join(home, 'expired')];
-  await authority.issue(here, { hosts: ['IP:127.0.0.1'], fromDays: -1, toDays: 10 });
-  await authority.issue(expired, { hosts: ['DNS:old.test'], fromDays: -3, toDays: -1 });
+  await authority.issue(here, { hosts: ['127.0.0.1'], fromDays: -1, toDays: 10 });
+  await authority.issue(expired, { hosts: ['old.test'], fromDays: -3, toDays: -1 });
   await using upstream = await startHttp2Upstream(hello);
   const gateway = await startGateway([here, expired], [upstream.url, 'http://127.0.0.1:1']);
   const read = () => scrape(gateway.adminUrl, 'brokkr_gateway_');

@@ -14,7 +14,7 @@ let one: string;
 beforeAll(async () => {
   authority = await createAuthority('gateway authority');
   one = await temporaryDirectory();
-  await authority.issue(one, { hosts: ['IP:127.0.0.1'] });
+  await authority.issue(one, { hosts: ['127.0.0.1'] });
 });
 
 const curl = (port: number, ...options: string[]) => curlGateway(authority.certFile, port, '/', ...options);

@@ -8,12 +8,12 @@ import { type Authority, createAuthority, type Wanted } from '../test/certificat
 import { say, startGateway, startHttp2Upstream, type TestUpstream } from '../test/gateway-rig.ts';
 import { temporaryDirectory } from '../test/processes.ts';
 
-const HOSTS = ['IP:127.0.0.1', 'DNS:one.test'];
+const HOSTS = ['127.0.0.1', 'one.test'];
 const CERTIFICATES: Readonly<Record<string, Wanted>> = {
   good: { hosts: HOSTS },
   expired: { hosts: HOSTS, fromDays: -3, toDays: -1 },
   early: { hosts: HOSTS, fromDays: 1, toDays: 3 },
-  misnamed: { hosts: ['DNS:two.test'] },
+  misnamed: { hosts: ['two.test'] },
 };
 let authority: Authority;
 let stranger: Authority;

@@ -17,7 +17,7 @@ beforeAll(async () => {
   authority = await createAuthority('gateway authority');
   ca = await readFile(authority.certFile, 'utf8');
   one = await temporaryDirectory();
-  await authority.issue(one, { hosts: ['IP:127.0.0.1'] });
+  await authority.issue(one, { hosts: ['127.0.0.1'] });
 });
 
 /** An upstream that answers `ok` to whatever it gets, and what that was, connection by connection. */

@@ -12,15 +12,19 @@ export interface CertificateOptions {
   readonly valid?: readonly [from: string, to: string];
 }
 
-/** Makes `name.key` and `name.crt` for a host name or address in `dir`, signed by the certificate `ca` of that folder, or by itself. */
+/**
+ * Makes `name.key` and `name.crt` for host names and addresses in `dir`, signed by the certificate `ca` of that folder, or by itself. Serial
+ * numbers are random.
+ */
 export async function makeCertificate(
   dir: string,
   name: string,
-  host: string,
+  hosts: string | readonly string[],
   { ca, valid }: CertificateOptions = {},
 ): Promise<void> {
   const file = (ending: string) => join(dir, ending);
-  const alternative = `subjectAltName=${isIP(host) === 0 ? 'DNS' : 'IP'}:${host}`;
+  const alternatives = [hosts].flat().map((host) => `${isIP(host) === 0 ? 'DNS' : 'IP'}:${host}`);
+  const alternative = `subjectAltName=${alternatives.join(',')}`;
   const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-keyout', file(`${name}.key`)];
   const subject = [...key, '-subj', `/CN=${name}`];
   if (ca === undefined) {
@@ -28,29 +32,26 @@ export async function makeCertificate(
     return;
   }
   await openssl('req', ...subject, '-out', file(`${name}.csr`));
-  await writeFile(file(`${name}.ext`), `${alternative}\n`);
+  await Promise.all([
+    writeFile(file(`${name}.ext`), `${alternative}\nbasicConstraints=critical,CA:FALSE\n`),
+    writeFile(file(`${name}.index`), ''), // what this authority has signed: nothing, each time
+    writeFile(file(`${name}.cnf`), CONFIGURATION.replaceAll('DIR', dir).replaceAll('INDEX', file(`${name}.index`))),
+  ]);
+  const period = valid === undefined ? ['-days', '30'] : ['-startdate', valid[0], '-enddate', valid[1]];
+  const signer = ['-config', file(`${name}.cnf`), '-cert', file(`${ca}.crt`), '-keyfile', file(`${ca}.key`), ...period];
   const files = ['-in', file(`${name}.csr`), '-out', file(`${name}.crt`), '-extfile', file(`${name}.ext`)];
-  if (valid === undefined) {
-    await openssl(
-      'x509',
-      '-req',
-      '-days',
-      '30',
-      '-CA',
-      file(`${ca}.crt`),
-      '-CAkey',
-      file(`${ca}.key`),
-      '-CAcreateserial',
-      ...files,
-    );
-    return;
-  }
-  // only this command takes dates
-  await writeFile(file('index.txt'), '');
-  await writeFile(file('serial'), '1000\n');
-  const places = [`dir=${dir}`, `database=${file('index.txt')}`, `serial=${file('serial')}`, `new_certs_dir=${dir}`];
-  const config = ['[ca]', 'default_ca=d', '[d]', ...places, 'default_md=sha256', 'policy=p', '[p]', 'commonName=supplied', ''];
-  await writeFile(file('ca.cnf'), config.join('\n'));
-  const signer = ['-cert', file(`${ca}.crt`), '-keyfile', file(`${ca}.key`), '-startdate', valid[0], '-enddate', valid[1]];
-  await openssl('ca', '-batch', '-config', file('ca.cnf'), ...signer, ...files);
+  await openssl('ca', '-batch', '-notext', ...signer, ...files);
 }
+
+/** Of `openssl ca`, the only command that takes dates. */
+const CONFIGURATION = `[ca]
+default_ca = own
+[own]
+new_certs_dir = DIR
+database = INDEX
+default_md = sha256
+policy = any
+rand_serial = yes
+[any]
+commonName = supplied
+`;

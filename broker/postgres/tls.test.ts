@@ -1,9 +1,9 @@
-import { execFileSync } from 'node:child_process';
 import { chmodSync, chownSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { freePort } from '../../hack/kube/ports.ts';
+import { makeCertificate } from '../../test/certificates.ts';
 import { type OwnPostgres, openTestDatabase, startOwnPostgres } from '../../test/postgres.ts';
 import { serverAccount } from './account.ts';
 
@@ -16,10 +16,11 @@ let plainPort: number;
 beforeAll(async () => {
   const account = await serverAccount();
   chmodSync(dir, 0o755);
-  makeAuthority('ca');
-  makeAuthority('other-ca');
-  makeCertificate('server', 'ca', 'CN=db.example', 'subjectAltName=DNS:localhost');
-  makeCertificate('client', 'ca', 'CN=with_certificate', 'extendedKeyUsage=clientAuth');
+  await makeCertificate(dir, 'ca', 'ca.test');
+  await makeCertificate(dir, 'other-ca', 'other-ca.test');
+  await makeCertificate(dir, 'server', 'localhost', { ca: 'ca' });
+  await makeCertificate(dir, 'with_certificate', 'client.test', { ca: 'ca' }); // the name is the user's
+  for (const name of ['server', 'with_certificate']) chmodSync(join(dir, `${name}.key`), 0o600);
   if (account) for (const file of ['server.key', 'server.crt', 'ca.crt']) chownSync(join(dir, file), account.uid, account.gid);
   writeFileSync(
     join(dir, 'tls_hba.conf'),
@@ -52,55 +53,6 @@ afterAll(async () => {
   await plain?.[Symbol.asyncDispose]();
   rmSync(dir, { recursive: true });
 });
-
-function openssl(...args: string[]): void {
-  execFileSync('openssl', args, { cwd: dir, stdio: 'pipe' });
-}
-function makeAuthority(name: string): void {
-  openssl(
-    'req',
-    '-x509',
-    '-newkey',
-    'rsa:2048',
-    '-nodes',
-    '-days',
-    '2',
-    '-subj',
-    `/CN=${name}`,
-    '-keyout',
-    `${name}.key`,
-    '-out',
-    `${name}.crt`,
-  );
-}
-function makeCertificate(name: string, authority: string, subject: string, extension: string): void {
-  writeFileSync(join(dir, `${name}.ext`), extension);
-  openssl('req', '-newkey', 'rsa:2048', '-nodes', '-subj', `/${subject}`, '-keyout', `${name}.key`, '-out', `${name}.csr`);
-  openssl(
-    'x509',
-    '-req',
-    '-in',
-    `${name}.csr`,
-    '-CA',
-    `${authority}.crt`,
-    '-CAkey',
-    `${authority}.key`,
-    '-days',
-    '2',
-    '-extfile',
-    `${name}.ext`,
-    '-out',
-    `${name}.crt`,
-  );
-  chmodSync(join(dir, `${name}.key`), 0o600);
-}
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await new Promise((resolve) => server.once('listening', resolve));
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  return typeof address === 'object' && address ? address.port : 0;
-}
 
 const file = (name: string) => encodeURIComponent(join(dir, name));
 
@@ -154,7 +106,7 @@ describe('sslmode against a server with a private authority', () => {
     for (const mode of ['disable', 'require', 'verify-ca', 'verify-full'])
       for (const host of ['localhost', '127.0.0.1'])
         for (const authority of ['ca.crt', 'other-ca.crt'])
-          for (const certificate of ['', `&sslcert=${file('client.crt')}&sslkey=${file('client.key')}`]) {
+          for (const certificate of ['', `&sslcert=${file('with_certificate.crt')}&sslkey=${file('with_certificate.key')}`]) {
             const cell = `${mode} ${host} ${authority} ${certificate === '' ? 'without' : 'with'} certificate`;
             const parameters = `sslmode=${mode}&sslrootcert=${file(authority)}${certificate}`;
             ends[cell] = await attempt(parameters, { host, user: 'with_certificate' });
@@ -183,7 +135,7 @@ describe('sslmode against a server with a private authority', () => {
   });
 
   it('shows a client certificate', async () => {
-    const certificate = `sslcert=${file('client.crt')}&sslkey=${file('client.key')}`;
+    const certificate = `sslcert=${file('with_certificate.crt')}&sslkey=${file('with_certificate.key')}`;
     expect(await attempt(`sslmode=verify-full&sslrootcert=${file('ca.crt')}&${certificate}`, { user: 'with_certificate' })).toBe(
       'tls',
     );

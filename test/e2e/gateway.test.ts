@@ -21,8 +21,8 @@ let secure: Rig;
 beforeAll(async () => {
   home = await temporaryDirectory();
   [edge, inner] = await Promise.all([createAuthority('edge authority'), createAuthority('inner authority')]);
-  await edge.issue(join(home, 'edge'), { hosts: ['IP:127.0.0.1'] });
-  await inner.issue(join(home, 'inner'), { hosts: ['IP:127.0.0.1'] });
+  await edge.issue(join(home, 'edge'), { hosts: ['127.0.0.1'] });
+  await inner.issue(join(home, 'inner'), { hosts: ['127.0.0.1'] });
   setDefaultCACertificates([await readFile(inner.certFile, 'utf8')]); // for the calls of the test itself
   const kube = await useKube();
   const start = async (env: Readonly<Record<string, string>>) => {
@@ -48,7 +48,7 @@ function shown(port: number): Promise<string> {
 /** An agent behind a gateway of its own, and what was published to it. */
 async function startBehindGateway(rig: Rig, transport: string, env: Readonly<Record<string, string>> = {}) {
   const certificate = await temporaryDirectory();
-  await edge.issue(certificate, { hosts: ['IP:127.0.0.1'] });
+  await edge.issue(certificate, { hosts: ['127.0.0.1'] });
   const gateway = await startGateway([certificate], [rig.broker.url], env);
   const agent = await rig.register();
   const brokerUrl = `https://127.0.0.1:${gateway.port}`;
@@ -92,7 +92,7 @@ describe('an agent', () => {
     const stack = await publish('1');
     await plain.status(stack.id, healthyAt(1));
     const [before, ended] = [await shown(gateway.port), endedSessions()];
-    await edge.issue(certificate, { hosts: ['IP:127.0.0.1'] });
+    await edge.issue(certificate, { hosts: ['127.0.0.1'] });
     await expect.poll(() => shown(gateway.port)).not.toBe(before);
     await publish('2');
     await plain.status(stack.id, healthyAt(2));

@@ -14,7 +14,7 @@ let home: string;
 let receiver: OtlpReceiver;
 beforeAll(async () => {
   [edge, home, receiver] = await Promise.all([createAuthority('edge'), temporaryDirectory(), startOtlpReceiver()]);
-  await edge.issue(home, { hosts: ['IP:127.0.0.1'] });
+  await edge.issue(home, { hosts: ['127.0.0.1'] });
 });
 
 /** What the upstream is shown of a request with this header, through a gateway with these settings; and the gateway's access log. */

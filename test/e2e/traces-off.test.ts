@@ -22,7 +22,7 @@ it('loads nothing of the SDK into broker, agent and gateway unless traces are sw
   await rig.start(agent, { env: ofAgent.env });
   const stack = await rig.publish('untraced', configMap(await kube.namespace('untraced'), 'a'), agent.label);
   await rig.status(stack.id, healthyAt(stack.generation));
-  await (await createAuthority('edge')).issue(home, { hosts: ['IP:127.0.0.1'] });
+  await (await createAuthority('edge')).issue(home, { hosts: ['127.0.0.1'] });
   const gateway = await startGateway([home], [rig.broker.url], ofGateway.env);
   await expect.poll(async () => (await fetch(`${gateway.adminUrl}/readyz`)).status).toBe(200);
   for (const list of [ofBroker, ofAgent, ofGateway]) {
@@ -34,7 +34,7 @@ it('loads nothing of the SDK into broker, agent and gateway unless traces are sw
 it('loads it when they are', async () => {
   const list = await listModules();
   const home = await temporaryDirectory();
-  await (await createAuthority('edge')).issue(home, { hosts: ['IP:127.0.0.1'] });
+  await (await createAuthority('edge')).issue(home, { hosts: ['127.0.0.1'] });
   await startGateway([home], ['http://127.0.0.1:1'], { ...list.env, BROKKR__TELEMETRY__ENABLED: 'true' });
   expect(telemetryOf(list)).toContain('@opentelemetry/sdk-node');
 });

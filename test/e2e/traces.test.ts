@@ -108,7 +108,7 @@ describe('traces of requests', () => {
   it('arrive over TLS', async () => {
     const authority = await createAuthority('collector');
     const dir = await temporaryDirectory();
-    await authority.issue(dir, { hosts: ['IP:127.0.0.1'] });
+    await authority.issue(dir, { hosts: ['127.0.0.1'] });
     const read = (name: string) => readFileSync(join(dir, name));
     const secure = await startOtlpReceiver({ cert: read('tls.crt'), key: read('tls.key') });
     const broker = await startTraced({ ...secure.settings('0'), NODE_EXTRA_CA_CERTS: authority.certFile });

@@ -46,7 +46,7 @@ async function healthUrl(agent: TestProcess): Promise<string> {
 async function startAgents() {
   const authority = await createAuthority('gateway authority');
   const certificate = join(await temporaryDirectory(), 'gateway');
-  await authority.issue(certificate, { hosts: ['DNS:localhost', 'IP:127.0.0.1'] });
+  await authority.issue(certificate, { hosts: ['localhost', '127.0.0.1'] });
   const port = await freePort();
   const [polling, streaming] = [await rig.register(), await rig.register()];
   const brokerUrl = `https://localhost:${port}`;

@@ -33,7 +33,7 @@ export async function deliver({
 }: DeliveryOptions): Promise<Delivery> {
   const certificate = await temporaryDirectory();
   const authority = await createAuthority('edge');
-  await authority.issue(certificate, { hosts: ['IP:127.0.0.1'] });
+  await authority.issue(certificate, { hosts: ['127.0.0.1'] });
   const kube = await useKube();
   const broker = await startBroker({ databaseUrl, program: program('brokkr-broker') });
   const gateway = await startGateway([await lend(certificate)], [broker.url], {}, program('brokkr-gateway'));
