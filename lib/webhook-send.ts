@@ -5,6 +5,7 @@ import { isIP, type LookupFunction } from 'node:net';
 import type { AddressRule } from './address-rule.ts';
 import { type Clock, TimeoutError } from './clock.ts';
 import { errorText } from './errors.ts';
+import { type ReachFailure, reachFailure } from './reach-failure.ts';
 import { abortable } from './signal.ts';
 
 /** Why an attempt to deliver failed; a small closed set, also a metric label. */
@@ -208,24 +209,17 @@ async function beginningOf(answer: IncomingMessage): Promise<string> {
   return Buffer.concat(parts).subarray(0, MAX_ANSWER_BYTES).toString('utf8').replaceAll('\0', '').trim();
 }
 
-const BY_CODE: Readonly<Record<string, FailureKind>> = {
-  ENOTFOUND: 'dns',
-  EAI_AGAIN: 'dns',
-  EAI_FAIL: 'dns',
-  ENODATA: 'dns',
-  ECONNREFUSED: 'refused',
-  EHOSTUNREACH: 'unreachable',
-  ENETUNREACH: 'unreachable',
-  EADDRNOTAVAIL: 'unreachable',
-  EACCES: 'unreachable',
-  EPERM: 'unreachable',
-  ETIMEDOUT: 'unreachable',
-  EPROTO: 'tls',
+/** Whatever else breaks a connection is `connection`. */
+const KINDS: Partial<Record<ReachFailure, FailureKind>> = {
+  nxdomain: 'dns',
+  dns: 'dns',
+  refused: 'refused',
+  unreachable: 'unreachable',
+  timeout: 'unreachable', // of the system: nobody answered the connection
+  tls: 'tls',
+  certificate: 'tls',
 };
-const TLS =
-  /^(ERR_SSL_|ERR_TLS_|ERR_OSSL_|CERT_|UNABLE_TO_|DEPTH_ZERO_|SELF_SIGNED_|HOSTNAME_MISMATCH|INVALID_CA|INVALID_PURPOSE|PATH_LENGTH_EXCEEDED)/;
 
 function failureOf(error: unknown): FailureKind {
-  const code = error instanceof Error && 'code' in error ? String(error.code) : '';
-  return BY_CODE[code] ?? (TLS.test(code) ? 'tls' : 'connection');
+  return KINDS[reachFailure(error) ?? 'unknown'] ?? 'connection';
 }
