@@ -1,5 +1,4 @@
 import type { ConnectRouter } from '@connectrpc/connect';
-import { createAddressRule } from '#lib/address-rule.ts';
 import type { Clock } from '#lib/clock.ts';
 import { BrokkrError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
@@ -7,8 +6,6 @@ import { createMetrics } from '#lib/metrics.ts';
 import type { Task } from '#lib/run.ts';
 import { aborted } from '#lib/signal.ts';
 import { countSpans, type Telemetry } from '#lib/telemetry.ts';
-import { createSend, resolveHost, timedResolve } from '#lib/webhook-send.ts';
-import { tracedSend } from '#lib/webhook-trace.ts';
 import { createYamlPool, type YamlPool } from '#lib/yaml-pool.ts';
 import { AdminService } from '#proto/brokkr/v1/admin_pb.js';
 import { AgentService } from '#proto/brokkr/v1/agents_pb.js';
@@ -45,10 +42,9 @@ import { confirmHistory } from './sync/store.ts';
 import { sessionMethod } from './sync/stream.ts';
 import { Sync } from './sync/sync.ts';
 import { Gatekeeper } from './targeting/gatekeeper.ts';
-import { AgentDeliveries } from './webhooks/agent-deliveries.ts';
-import { Deliveries } from './webhooks/deliveries.ts';
 import { webhookService } from './webhooks/rpc.ts';
 import { createSecretBox } from './webhooks/secrets.ts';
+import { createSending } from './webhooks/sending.ts';
 
 /** What a broker is built on. */
 export interface BrokerDeps {
@@ -84,10 +80,8 @@ export const SERVICES = [
 
 /** Longest poll. */
 const MAX_POLL_HOLD_MS = 25_000;
-const MAX_FRAME_BYTES = 256 * 1024;
-const WINDOW_FRAMES = 256;
-/** How long after the death of a replica or an agent another one sends its webhook deliveries. */
-const WEBHOOK_LEASE_MS = 15_000;
+/** Largest frame to an agent, and frames ahead of its acknowledgement. */
+const FRAMES = { maxFrameBytes: 256 * 1024, windowFrames: 256 } as const;
 /** Publications that wait to be parsed; more are refused with `too_many_requests`. Their texts have been read already. */
 const MAX_WAITING_TEXTS = 1000;
 /** Around a published text: the other fields, and JSON escapes of the text. */
@@ -113,7 +107,7 @@ export function createBroker(config: BrokerConfig, deps: BrokerDeps): Broker {
     pendingEvents: () => ingest.pendingEvents,
     yaml,
     listener: () => server.counts(),
-    webhookAttempts: () => deliveries.inFlight,
+    webhookAttempts: () => sending.deliveries.inFlight,
     fleet: () => fleet.counts(),
     clock,
   });
@@ -125,60 +119,28 @@ export function createBroker(config: BrokerConfig, deps: BrokerDeps): Broker {
     delivered: metrics.delivered,
   });
   const acceptance = config.broker.agentAcceptance;
+  const pollHoldMs = Math.min(config.broker.pollHoldMs, MAX_POLL_HOLD_MS);
   const replicaId = deps.newId();
   const session = (agentId: string) => sync.session(agentId);
   const questions = new Questions({ db, clock, log, newId: deps.newId, replicaId, session });
   const sync: Sync = new Sync(
     {
-      ...{
-        db,
-        feed,
-        blobs,
-        ingest,
-        questions,
-        clock,
-        log,
-        random: deps.random,
-        forgetKeys: () => authenticator.forget(),
-        metrics,
-      },
-      webhookTurn: (from, turn) => agentDeliveries.turn(from, turn),
+      ...{ db, feed, blobs, ingest, questions, clock, log, random: deps.random, metrics },
+      forgetKeys: () => authenticator.forget(),
+      webhookTurn: (from, turn) => sending.agentDeliveries.turn(from, turn),
     },
-    {
-      replicaId,
-      version: deps.version,
-      acceptance,
-      heartbeatIntervalMs: config.broker.heartbeatIntervalMs,
-      healthIntervalMs: config.broker.healthIntervalMs,
-      pollHoldMs: Math.min(config.broker.pollHoldMs, MAX_POLL_HOLD_MS),
-      maxFrameBytes: MAX_FRAME_BYTES,
-      windowFrames: WINDOW_FRAMES,
-      streamAgeMs: config.broker.streamAgeMs,
-      hellosPerSecond: config.broker.hellosPerSecond,
-      drainWindowMs: config.broker.drainWindowMs,
-    },
+    { ...config.broker, replicaId, version: deps.version, acceptance, ...FRAMES, pollHoldMs },
   );
   const gatekeeper = new Gatekeeper({ db, clock, log, committed: () => feed.committed() });
   feed.subscribe((changes) => {
     if (changes.some(({ kind }) => kind === 'stack')) gatekeeper.headsChanged();
     return Promise.resolve();
   });
-  const mayReach = createAddressRule(config.broker.webhookAllowedNetworks);
-  const resolve = timedResolve(resolveHost, clock, (seconds) => metrics.dnsSeconds.observe(seconds));
-  const send = tracedSend(createSend({ clock, mayReach, allowedBy: 'broker.webhook_allowed_networks', resolve }));
-  const sending = { db, clock, log, random: deps.random, replicaId, secrets, attempted: metrics.attempted };
-  const agentDeliveries = new AgentDeliveries(
-    { ...sending, session, recorded: () => deliveries.wake() },
-    { leaseMs: WEBHOOK_LEASE_MS },
-  );
-  const deliveries: Deliveries = new Deliveries(
-    { ...sending, send, tellAgents: () => agentDeliveries.tell() },
-    {
-      batchSize: config.broker.webhookDeliveryBatchSize,
-      intervalMs: config.broker.webhookDeliveryIntervalSeconds * 1000,
-      leaseMs: WEBHOOK_LEASE_MS,
-    },
-  );
+  const sending = createSending(config, {
+    ...{ db, clock, log, random: deps.random, replicaId, secrets, session },
+    attempted: metrics.attempted,
+    lookedUp: (seconds) => metrics.dnsSeconds.observe(seconds),
+  });
   const pipeline = createPipeline({
     db,
     committed: (changes) => {
@@ -200,7 +162,7 @@ export function createBroker(config: BrokerConfig, deps: BrokerDeps): Broker {
     connect.service(AgentService, agentService(pipeline, { acceptance, heartbeatIntervalMs: config.broker.heartbeatIntervalMs }));
     connect.service(GeneratorService, generatorService(pipeline));
     connect.service(KeyService, keyService(pipeline));
-    connect.service(WebhookService, webhookService(pipeline, { secrets, send, clock, newId: deps.newId }));
+    connect.service(WebhookService, webhookService(pipeline, { secrets, send: sending.send, clock, newId: deps.newId }));
     connect.service(
       AdminService,
       adminService(pipeline, {
@@ -256,7 +218,7 @@ export function createBroker(config: BrokerConfig, deps: BrokerDeps): Broker {
     questions,
     gatekeeper,
     authenticator,
-    deliveries,
+    sending.deliveries,
     createMaintenance(deps, { webhookRetentionDays: config.broker.webhookCleanupRetentionDays }),
   ];
   return { tasks, server, yaml };
