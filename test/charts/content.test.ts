@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { AGENT_SETTINGS } from '../../agent/config.ts';
 import { BROKER_SETTINGS } from '../../broker/config.ts';
 import { loadConfig } from '../../lib/config.ts';
-import { type ChartName, chartPath, type Helm, openHelm, type Rendered } from './helm.ts';
+import { type ChartName, chartPath, type Helm, merged, openHelm, type Rendered } from './helm.ts';
 import { MATRIX } from './matrix.ts';
 
 let helm: Helm;
@@ -218,6 +218,34 @@ describe('the chart of the broker', () => {
     const service = the(await render({}), 'Service', 'brokkr-broker');
     expect(service.metadata.labels).toMatchObject(spec.selector.matchLabels);
     expect(service.spec.ports).toMatchObject([{ name: 'http', targetPort: 'http' }]);
+  });
+
+  it.each([
+    [
+      'the names of the Service',
+      {},
+      { serverName: 'brokkr-broker', ca: { secret: { name: 'brokkr-broker-tls', key: 'ca.crt' } } },
+    ],
+    [
+      'the host of the Ingress',
+      { ingress: { enabled: true, hosts: [{ host: 'broker.example.com' }] } },
+      { serverName: 'broker.example.com' },
+    ],
+    [
+      'what the operator is told',
+      { metrics: { serviceMonitor: { tlsConfig: { insecureSkipVerify: true } } } },
+      { insecureSkipVerify: true },
+    ],
+  ])('is scraped over TLS by a certificate for %s', async (_, values, tlsConfig) => {
+    const tls = { enabled: true, certManager: { enabled: true, issuer: 'acme' } };
+    const { spec } = the(
+      await render(merged({ tls, metrics: { serviceMonitor: { enabled: true } } }, values)),
+      'ServiceMonitor',
+      'brokkr-broker',
+    );
+    expect(spec.endpoints).toMatchObject([{ port: 'http', scheme: 'https', tlsConfig }]);
+    const { dnsNames } = the(await render(merged({ tls }, values)), 'Certificate', 'brokkr-broker').spec;
+    if ('serverName' in tlsConfig) expect(dnsNames).toContain(tlsConfig.serverName);
   });
 
   it('brings alerts and dashboards to those who look for them', async () => {

@@ -69,6 +69,14 @@ postgres://{{ $user }}{{ with $password }}:{{ . }}{{ end }}@{{ $host }}:{{ .port
 {{- $hosts | uniq | toJson -}}
 {{- end -}}
 
+{{/* Names in the certificate that cert-manager issues for the broker, as a JSON list. */}}
+{{- define "broker.tlsNames" -}}
+{{- $hosts := ternary (include "broker.ingressHosts" . | fromJsonArray) (list) .Values.ingress.enabled -}}
+{{- $name := include "broker.fullname" . -}}
+{{- $service := list $name (printf "%s.%s" $name .Release.Namespace) (printf "%s.%s.svc" $name .Release.Namespace) -}}
+{{- .Values.tls.certManager.dnsNames | default $hosts | default $service | toJson -}}
+{{- end -}}
+
 {{/* Settings that are no secrets, as environment variables. */}}
 {{- define "broker.environment" -}}
 BROKKR__BROKER__LISTEN: "0.0.0.0:3000"
