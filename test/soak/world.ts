@@ -200,7 +200,8 @@ async function meddle(kube: OwnKube, item: Item, how: Meddling): Promise<void> {
       await merge({ metadata: { managedFields: [{}] } });
       return;
     case 'scale':
-      await send('PATCH', `${path}/scale`, { spec: { replicas: 4 } }, 'application/merge-patch+json');
+      // as kubectl does: what anybody else sets there is an autoscaler's and stays (docs/apply.md)
+      await send('PATCH', `${path}/scale?fieldManager=kubectl`, { spec: { replicas: 4 } }, 'application/merge-patch+json');
       return;
     case 'hold':
       await merge({ metadata: { finalizers: [FINALIZER] } });
