@@ -1,11 +1,12 @@
 import { once } from 'node:events';
-import { readFile, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { constants, type ServerHttp2Stream } from 'node:http2';
 import { join } from 'node:path';
 import { connect as tlsConnect } from 'node:tls';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { type Authority, createAuthority } from '../test/certificate-authority.ts';
+import type { Authority } from '../test/certificate-authority.ts';
 import {
+  certifyLoopback,
   curlGateway,
   dialGateway,
   hello,
@@ -22,10 +23,7 @@ let ca: string;
 let one: string;
 
 beforeAll(async () => {
-  authority = await createAuthority('gateway authority');
-  ca = await readFile(authority.certFile, 'utf8');
-  one = await temporaryDirectory();
-  await authority.issue(one, { hosts: ['127.0.0.1'] });
+  ({ authority, ca, directory: one } = await certifyLoopback());
 });
 
 const curl = (port: number, path: string, ...options: string[]) => curlGateway(authority.certFile, port, path, ...options);

@@ -3,18 +3,22 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { constants, createServer, type ServerHttp2Stream } from 'node:http2';
 import type { AddressInfo } from 'node:net';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { type Authority, createAuthority } from '../test/certificate-authority.ts';
-import { curlGateway, hello, startGateway, startHttp1Upstream, startHttp2Upstream } from '../test/gateway-rig.ts';
-import { temporaryDirectory } from '../test/processes.ts';
+import type { Authority } from '../test/certificate-authority.ts';
+import {
+  certifyLoopback,
+  curlGateway,
+  hello,
+  startGateway,
+  startHttp1Upstream,
+  startHttp2Upstream,
+} from '../test/gateway-rig.ts';
 
 let authority: Authority;
 /** Directory of a certificate for 127.0.0.1. */
 let one: string;
 
 beforeAll(async () => {
-  authority = await createAuthority('gateway authority');
-  one = await temporaryDirectory();
-  await authority.issue(one, { hosts: ['127.0.0.1'] });
+  ({ authority, directory: one } = await certifyLoopback());
 });
 
 const curl = (port: number, ...options: string[]) => curlGateway(authority.certFile, port, '/', ...options);

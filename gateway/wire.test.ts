@@ -1,12 +1,17 @@
 import { once } from 'node:events';
-import { readFile } from 'node:fs/promises';
 import type { ServerResponse } from 'node:http';
 import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { connect as tlsConnect } from 'node:tls';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { type Authority, createAuthority } from '../test/certificate-authority.ts';
-import { curlGateway, dialGateway, startGateway, startHttp1Upstream, startHttp2Upstream } from '../test/gateway-rig.ts';
-import { temporaryDirectory } from '../test/processes.ts';
+import type { Authority } from '../test/certificate-authority.ts';
+import {
+  certifyLoopback,
+  curlGateway,
+  dialGateway,
+  startGateway,
+  startHttp1Upstream,
+  startHttp2Upstream,
+} from '../test/gateway-rig.ts';
 
 let authority: Authority;
 let ca: string;
@@ -14,10 +19,7 @@ let ca: string;
 let one: string;
 
 beforeAll(async () => {
-  authority = await createAuthority('gateway authority');
-  ca = await readFile(authority.certFile, 'utf8');
-  one = await temporaryDirectory();
-  await authority.issue(one, { hosts: ['127.0.0.1'] });
+  ({ authority, ca, directory: one } = await certifyLoopback());
 });
 
 /** An upstream that answers `ok` to whatever it gets, and what that was, connection by connection. */

@@ -1,5 +1,6 @@
 import { execFile } from 'node:child_process';
 import { once } from 'node:events';
+import { readFile } from 'node:fs/promises';
 import { createServer as createHttp1, type RequestListener, type Server } from 'node:http';
 import {
   type ClientHttp2Session,
@@ -11,7 +12,25 @@ import {
 } from 'node:http2';
 import type { AddressInfo } from 'node:net';
 import { promisify } from 'node:util';
-import { type Program, startProcess, type TestProcess } from './processes.ts';
+import { type Authority, createAuthority } from './certificate-authority.ts';
+import { type Program, startProcess, type TestProcess, temporaryDirectory } from './processes.ts';
+
+/** Whom clients of a test's gateways trust, and what these show. */
+export interface LoopbackCertificate {
+  readonly authority: Authority;
+  /** The authority's certificate, PEM. */
+  readonly ca: string;
+  /** Directory of a certificate for 127.0.0.1. */
+  readonly directory: string;
+}
+
+/** Makes an authority and a certificate for 127.0.0.1. */
+export async function certifyLoopback(): Promise<LoopbackCertificate> {
+  const authority = await createAuthority('gateway authority');
+  const directory = await temporaryDirectory();
+  await authority.issue(directory, { hosts: ['127.0.0.1'] });
+  return { authority, ca: await readFile(authority.certFile, 'utf8'), directory };
+}
 
 /** A gateway process. */
 export interface TestGateway extends TestProcess {
